@@ -1,0 +1,1 @@
+"""The embedded stack, the demo, and what production needs."""

@@ -1,0 +1,1 @@
+"""The way of an event from Kafka to the lake: workers, upkeep and verify."""
