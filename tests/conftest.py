@@ -1,0 +1,6 @@
+"""Every module of tests/stack is a file of fixtures: real servers, once per session, on free ports."""
+
+from pathlib import Path
+
+_stack = sorted(each.stem for each in (Path(__file__).parent / "stack").glob("*.py"))
+pytest_plugins = [f"tests.stack.{name}" for name in _stack if name != "__init__"]
