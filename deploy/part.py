@@ -58,7 +58,7 @@ def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 class Part(Executor):
-    """A process of the stack. `start()` returns when it is ready, `end()` when it and its children are gone."""
+    """A process of the stack: `start()` returns when ready, `end()` when it and its children are gone."""
 
     def __init__(
         self,
