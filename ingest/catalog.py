@@ -1,0 +1,195 @@
+"""The API as a worker sees it: positions, commits, schemas, reports. The contract is `api/openapi.yaml`.
+
+A thin shell over HTTP. It retries what may be retried (nobody answers, 5xx, 429) for ever, with growing pauses that are
+said in the log, and turns every other refusal into a named outcome. A repeated commit is harmless: its id is ours.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import tenacity
+
+log = logging.getLogger(__name__)
+
+Answer = dict[str, Any]
+
+
+class CatalogRefused(Exception):
+    """The API answered and will not serve us: wrong token, wrong scope, a request that it does not understand."""
+
+
+class CatalogUnavailable(Exception):
+    """The API did not answer, or asked to come back later. Whether a request took effect is not known."""
+
+
+class CommitConflict(Exception):
+    """409: somebody else moved the position, the epoch is another one, or an object is too old.
+
+    `problem` is the problem's name (`position-moved`, `epoch-moved`, `object-too-old`, ...), `body` the whole answer.
+    """
+
+    def __init__(self, problem: str, body: Answer) -> None:
+        super().__init__(f"{problem}: {body.get('detail', '')}")
+        self.problem = problem
+        self.body = body
+
+
+class CommitRefused(Exception):
+    """422: the commit breaks a law. The topic stops with that state and is not retried."""
+
+
+class SchemaMoved(Exception):
+    """409: somebody else registered a schema first; `current` is it."""
+
+    def __init__(self, current: Answer) -> None:
+        super().__init__(f"the schema is at version {current.get('version')}")
+        self.current = current
+
+
+class Catalog:
+    """One client of the API. Coroutine-safe; `token` is called for each request, so that a token can rotate."""
+
+    def __init__(
+        self,
+        url: str,
+        token: Callable[[], str | None],
+        *,
+        ca: str | None = None,
+        timeout_s: float = 30.0,
+        on_wait: Callable[[str | None], None] = lambda _: None,
+    ) -> None:
+        """`on_wait(reason)` is told when the client starts to wait for the API, and `on_wait(None)` when it is back."""
+        self._token = token
+        self._on_wait = on_wait
+        verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca) if ca else True
+        self._client = httpx.AsyncClient(
+            base_url=f"{url.rstrip('/')}/v1",
+            timeout=timeout_s,
+            verify=verify,
+            limits=httpx.Limits(max_connections=16, max_keepalive_connections=16),
+        )
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._client.aclose()
+
+    async def positions(self, topics: Sequence[Mapping[str, Any]]) -> list[Answer]:
+        """The positions of `[{topic, topic_id, partitions}]`, with settings, schema version, sequence and epoch."""
+        answer = await self._patiently("POST", "/positions", {"topics": list(topics)})
+        return list(self._sound(answer)["topics"])
+
+    async def commit(self, topic: str, commit: Mapping[str, Any]) -> Answer:
+        """Asks for one commit until there is an answer. Raises `CommitConflict` or `CommitRefused`."""
+        answer = await self._patiently("POST", f"/topics/{topic}/commits", commit)
+        if answer.status_code == 409:
+            body = answer.json()
+            raise CommitConflict(str(body.get("type", "")).rpartition("/")[2], body)
+        if answer.status_code == 422:
+            body = answer.json()
+            raise CommitRefused(f"{body.get('title')}: {body.get('detail')}")
+        return self._sound(answer)
+
+    async def schema(self, topic: str, version: int | None = None) -> Answer:
+        """One version of a topic's schema, the newest by default."""
+        query = "" if version is None else f"?version={version}"
+        return self._sound(await self._patiently("GET", f"/topics/{topic}/schema{query}"))
+
+    async def register_schema(self, topic: str, base_version: int, schema: Mapping[str, Any]) -> Answer:
+        """Compare-and-set on the version. Raises `SchemaMoved` with the current one."""
+        answer = await self._patiently(
+            "POST", f"/topics/{topic}/schemas", {"base_version": base_version, **schema}
+        )
+        if answer.status_code == 409:
+            raise SchemaMoved(answer.json()["current"])
+        return self._sound(answer)
+
+    async def files(self, topic: str, sequence: int, lowest: str | None) -> list[Answer]:
+        """The live row files as of a sequence with rows at or after `lowest` (ISO 8601)."""
+        query: dict[str, Any] = {"at": sequence, "limit": 1000}
+        if lowest is not None:
+            query["from"] = lowest
+        files: list[Answer] = []
+        while True:
+            path = f"/topics/{topic}/files?{httpx.QueryParams(query)}"
+            page = self._sound(await self._patiently("GET", path))
+            files.extend(file for file in page["files"] if file["what"] == "rows")
+            if not page.get("next_page"):
+                return files
+            query["page"] = page["next_page"]
+
+    async def report(self, worker: str, report: Mapping[str, Any]) -> Answer:
+        """A worker's report, tried once: the next one comes in ten seconds. Raises `CatalogUnavailable`."""
+        return self._sound(await self._once("PUT", f"/workers/{worker}", report))
+
+    async def _patiently(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        waited = False
+
+        def say(state: tenacity.RetryCallState) -> None:
+            nonlocal waited
+            waited = True
+            error = state.outcome.exception() if state.outcome else None
+            pause = state.next_action.sleep if state.next_action else 0.0
+            log.warning("waiting for the API: %s; next try in %.1f s", error, pause)
+            self._on_wait(str(error))
+
+        tries = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type(CatalogUnavailable),
+            wait=tenacity.wait_random_exponential(multiplier=0.2, max=10),
+            before_sleep=say,
+        )
+        answer: httpx.Response = await tries(self._once, method, path, body)
+        if waited:
+            log.info("the API is back")
+            self._on_wait(None)
+        return answer
+
+    async def _once(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        token = self._token()
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        try:
+            answer = await self._client.request(method, path, json=body, headers=headers)
+        except httpx.TransportError as error:
+            raise CatalogUnavailable(
+                f"{method} {self._client.base_url}: {type(error).__name__} {error}"
+            ) from error
+        if answer.status_code >= 500 or answer.status_code == 429:
+            raise CatalogUnavailable(f"{method} {path} answered {answer.status_code}")
+        return answer
+
+    @staticmethod
+    def _sound(answer: httpx.Response) -> Answer:
+        if answer.is_success:
+            return dict(answer.json())
+        try:
+            problem = answer.json()
+        except ValueError:
+            problem = {}
+        title, detail = problem.get("title", "no problem details"), problem.get("detail", "")
+        what = f"{answer.request.method} {answer.request.url.path}: {answer.status_code} {title}. {detail}"
+        if answer.status_code in (401, 403):
+            what += (
+                " Set TUKANG_TOKEN or TUKANG_TOKEN_FILE to a token that may do this (tukang tokens create)."
+            )
+        raise CatalogRefused(what)
+
+
+def token_source(token: str | None, file: Path | None) -> Callable[[], str | None]:
+    """The token, or what stands in the file now: read again when it changes."""
+    if file is None:
+        return lambda: token
+    read_at: tuple[int, str] = (-1, "")
+
+    def read() -> str:
+        nonlocal read_at
+        changed = file.stat().st_mtime_ns
+        if changed != read_at[0]:
+            read_at = (changed, file.read_text().strip())
+        return read_at[1]
+
+    return read

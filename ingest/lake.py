@@ -1,0 +1,145 @@
+"""The object store as a worker sees it. The only file of this package that knows boto3.
+
+Objects are put under a name never used before and are never overwritten; what they mean is said by a commit.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import tenacity
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+
+from ingest.position import time_to_text
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+log = logging.getLogger(__name__)
+
+_REFUSALS = {
+    "NoSuchBucket": "the bucket does not exist: create it, or set TUKANG_BUCKET",
+    "InvalidAccessKeyId": "the store does not know the access key: check the credentials that boto3 finds",
+    "SignatureDoesNotMatch": "the secret key is wrong: check the credentials that boto3 finds",
+    "AccessDenied": "the credentials may not do this: allow s3:PutObject, s3:GetObject and s3:ListBucket",
+    "403": "the credentials may not do this: check them, and the policy of the bucket",
+    "404": "the bucket does not exist: create it, or set TUKANG_BUCKET",
+}
+
+
+class LakeRefused(Exception):
+    """The store answered and will not serve us: wrong credentials, no such bucket."""
+
+
+class LakeUnavailable(Exception):
+    """The store did not answer, or asked to come back later. Nothing is known about the object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """An object that is in the store: its address, and its age by the store's own clock."""
+
+    url: str
+    modified_at: str
+
+
+class Lake:
+    """A bucket and a prefix. Thread-safe; all calls block and belong in threads."""
+
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str = "",
+        *,
+        endpoint: str | None = None,
+        sse: str | None = None,
+        kms_key: str | None = None,
+        connections: int = 16,
+    ) -> None:
+        self.bucket = bucket
+        self.prefix = prefix
+        self._encryption: dict[str, Any] = {}
+        if sse:
+            self._encryption["ServerSideEncryption"] = sse
+        if kms_key:
+            self._encryption["SSEKMSKeyId"] = kms_key
+        self._client: S3Client = boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            config=Config(
+                # Tried again by the caller under a new name: a second put of the same name would find the first.
+                retries={"total_max_attempts": 1},
+                s3={"addressing_style": "path"} if endpoint else {},
+                connect_timeout=5,
+                read_timeout=60,
+                max_pool_connections=connections,
+                request_checksum_calculation="when_required",
+            ),
+        )
+
+    def url(self, key: str) -> str:
+        """The s3:// address of a key below the prefix."""
+        return f"s3://{self.bucket}/{self.prefix}{key}"
+
+    def check(self) -> None:
+        """Raises `LakeRefused` when bucket or credentials are wrong, `LakeUnavailable` when nobody answers."""
+        self._call("look at the bucket", lambda: self._client.head_bucket(Bucket=self.bucket))
+
+    def put(self, key: str, data: memoryview, sha256: str) -> Put:
+        """Uploads under a name never used before; the store checks the SHA-256 and refuses a name that is taken."""
+        name = self.prefix + key
+        checksum = base64.b64encode(bytes.fromhex(sha256)).decode()
+        self._call(
+            f"put {self.url(key)}",
+            lambda: self._client.put_object(
+                Bucket=self.bucket,
+                Key=name,
+                Body=data,
+                ContentLength=len(data),
+                ContentType="application/vnd.apache.parquet",
+                ChecksumSHA256=checksum,
+                IfNoneMatch="*",
+                **self._encryption,
+            ),
+        )
+        head = self._call(
+            f"look at {self.url(key)}", lambda: self._client.head_object(Bucket=self.bucket, Key=name)
+        )
+        modified_us = int(head["LastModified"].timestamp()) * 1_000_000
+        return Put(self.url(key), time_to_text(modified_us) or "")
+
+    def get(self, url: str, start: int | None = None, end: int | None = None) -> bytes:
+        """The bytes of an object, or of its range [start, end)."""
+        bucket, _, key = url.removeprefix("s3://").partition("/")
+        extra: dict[str, Any] = {} if start is None else {"Range": f"bytes={start}-{(end or 0) - 1}"}
+        answer = self._call(f"get {url}", lambda: self._client.get_object(Bucket=bucket, Key=key, **extra))
+        return bytes(answer["Body"].read())
+
+    def _call(self, doing: str, act: Any) -> Any:
+        try:
+            return act()
+        except (NoCredentialsError, PartialCredentialsError) as error:
+            raise LakeRefused(
+                f"cannot {doing}: {error}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            ) from error
+        except ClientError as error:
+            code = str(error.response.get("Error", {}).get("Code", ""))
+            if code in _REFUSALS:
+                raise LakeRefused(f"cannot {doing}: {_REFUSALS[code]} ({code})") from error
+            raise LakeUnavailable(f"cannot {doing}: {error}") from error
+        except BotoCoreError as error:
+            raise LakeUnavailable(f"cannot {doing}: {error}") from error
+
+
+def patiently() -> tenacity.Retrying:
+    """Growing pauses for as long as the store is away, each said in the log."""
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(LakeUnavailable),
+        wait=tenacity.wait_random_exponential(multiplier=0.2, max=10),
+        before_sleep=tenacity.before_sleep_log(log, logging.WARNING),
+    )
