@@ -122,6 +122,9 @@ class Part(Executor):
                 ) from error
         return self
 
+    def __del__(self) -> None:
+        """Nothing: mirakuru would search all processes here. What is still running is the warden's."""
+
     def alive(self) -> bool:
         """Whether the process runs (its children are not looked at)."""
         return self.running()
