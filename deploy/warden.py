@@ -8,6 +8,7 @@ that carries the mark in its environment, and removes FOLDER. Nothing of the pro
 import shutil
 import signal
 import sys
+import time
 
 import psutil
 
@@ -23,12 +24,20 @@ def marked(mark: str) -> list[psutil.Process]:
 def end(mark: str) -> None:
     """Ask all to stop, then kill, until nobody is left: a dying process may just have had a child."""
     while processes := marked(mark):
-        for process in processes:
-            _signal(process, signal.SIGTERM)
-        _, stubborn = psutil.wait_procs(processes, timeout=GRACE_SECONDS)
-        for process in stubborn:
-            _signal(process, signal.SIGKILL)
-        psutil.wait_procs(stubborn, timeout=GRACE_SECONDS)
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for process in processes:
+                _signal(process, number)
+            deadline = time.monotonic() + GRACE_SECONDS
+            while (processes := [each for each in processes if _lives(each)]) and time.monotonic() < deadline:
+                time.sleep(0.02)
+
+
+def _lives(process: psutil.Process) -> bool:
+    """A zombie does not: it waits for its parent to look at it, which may be the owner that waits for us."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _signal(process: psutil.Process, number: int) -> None:
