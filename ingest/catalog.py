@@ -79,6 +79,10 @@ class Catalog:
         """Closes the connections."""
         await self._client.aclose()
 
+    async def check(self) -> None:
+        """Raises `CatalogRefused` when the token may not do this work, `CatalogUnavailable` when nobody answers."""
+        self._sound(await self._once("POST", "/positions", {"topics": []}))
+
     async def positions(self, topics: Sequence[Mapping[str, Any]]) -> list[Answer]:
         """The positions of `[{topic, topic_id, partitions}]`, with settings, schema version, sequence and epoch."""
         answer = await self._patiently("POST", "/positions", {"topics": list(topics)})

@@ -26,7 +26,7 @@ class ChunkError:
     text: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)  # the source lets go of the bytes of a chunk that died
 class Chunk:
     """Records of one broker partition that were fetched together.
 
@@ -60,3 +60,15 @@ class Records:
 
     def __len__(self) -> int:
         return len(self.offsets)
+
+    def where(self, mask: npt.NDArray[np.bool_]) -> Records:
+        """The records where `mask` is true."""
+        chosen = np.flatnonzero(mask).tolist()
+        headers = self.headers
+        return Records(
+            self.offsets[mask],
+            self.timestamps_ms[mask],
+            [self.keys[i] for i in chosen],
+            [self.values[i] for i in chosen],
+            None if headers is None else [headers[i] for i in chosen],
+        )

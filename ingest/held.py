@@ -140,6 +140,17 @@ class Held:
             self.counts.lost_ranges.append((first, end))
         self._advance(max(end, self.next), now_us)
 
+    def pass_over(self, next_offset: int, now_us: int) -> None:
+        """A chunk that brought no record for us: only the position moves."""
+        self._lose_awaited(self.awaited[self.awaited < next_offset])
+        self._advance(next_offset, now_us)
+
+    def committed(self, position: Position, window_us: int) -> None:
+        """The last cut is in the lake: its topic id is known, and ids older than the window may go."""
+        self.base = position
+        if position.watermark_us is not None:
+            self.seen.forget(position.watermark_us - window_us)
+
     def _reread(self, read: Offsets, next_offset: int) -> None:
         """Crosses off the awaited offsets that came, and counts those that a read past them did not bring."""
         left = self.awaited[~np.isin(self.awaited, read)]

@@ -11,9 +11,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import boto3
+import pyarrow as pa
 import tenacity
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+)
 
 from ingest.position import time_to_text
 
@@ -34,6 +41,10 @@ _REFUSALS = {
 
 class LakeRefused(Exception):
     """The store answered and will not serve us: wrong credentials, no such bucket."""
+
+
+class LakeMissing(Exception):
+    """The object is not in the store."""
 
 
 class LakeUnavailable(Exception):
@@ -68,7 +79,7 @@ class Lake:
             self._encryption["ServerSideEncryption"] = sse
         if kms_key:
             self._encryption["SSEKMSKeyId"] = kms_key
-        self._client: S3Client = boto3.client(
+        self._client: S3Client = boto3.session.Session().client(
             "s3",
             endpoint_url=endpoint,
             config=Config(
@@ -99,7 +110,7 @@ class Lake:
             lambda: self._client.put_object(
                 Bucket=self.bucket,
                 Key=name,
-                Body=data,
+                Body=pa.BufferReader(data),
                 ContentLength=len(data),
                 ContentType="application/vnd.apache.parquet",
                 ChecksumSHA256=checksum,
@@ -129,9 +140,13 @@ class Lake:
             ) from error
         except ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
+            if code == "NoSuchKey" or (code == "404" and error.operation_name != "HeadBucket"):
+                raise LakeMissing(f"cannot {doing}: the object is not there") from error
             if code in _REFUSALS:
                 raise LakeRefused(f"cannot {doing}: {_REFUSALS[code]} ({code})") from error
             raise LakeUnavailable(f"cannot {doing}: {error}") from error
+        except ParamValidationError:
+            raise  # our defect: waiting does not help
         except BotoCoreError as error:
             raise LakeUnavailable(f"cannot {doing}: {error}") from error
 

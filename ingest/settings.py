@@ -132,9 +132,6 @@ class Settings(BaseSettings):
     flush_age: Duration = Field(
         timedelta(seconds=60), description="How long a record waits at most for company."
     )
-    stop_limit: Duration = Field(
-        timedelta(seconds=20), description="How long a worker that stops may take to publish what is ready."
-    )
     metrics: str | None = Field(
         None, description="host:port for the worker's Prometheus metrics; none by default."
     )
