@@ -6,7 +6,7 @@ stores to just before the oldest row left behind, so that no carried row is ever
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -119,18 +119,18 @@ def cut(
     commit_id: str,
     *,
     most_rows: int,
-    early: bool = False,
+    early: Collection[int] = (),
 ) -> Cut | None:
     """Takes what is ready out of `helds`; None when nothing was read and nothing moved.
 
-    `early` publishes held-back rows too (memory, or the log's start comes near): counted, and the position keeps the
-    newest time published, so that later rows before it are flagged late. A lake partition whose carried records are
+    `early`: lake partitions whose held-back rows go too (memory, or the log's start comes near): counted, and the
+    position keeps the newest time published, so that later rows before it are flagged late. A lake partition whose carried records are
     still being read again takes no part.
     """
     helds = sorted(
         (held for held in helds if not len(held.awaited)), key=lambda held: held.base.lake_partition
     )
-    shares = [_share(held, rules, early, idle.get(held.base.lake_partition, False)) for held in helds]
+    shares = [_share(held, rules, early, idle) for held in helds]
     shares = [share for share in shares if _moved(share)]
     if not shares:
         return None
@@ -154,12 +154,14 @@ def cut(
     )
 
 
-def _share(held: Held, rules: FlushRules, early: bool, idle: bool) -> _Share:
+def _share(held: Held, rules: FlushRules, early: Collection[int], idle: Mapping[int, bool]) -> _Share:
     times, stood_in = held.times(), held.stood_in()
-    watermark_us = held.watermark(rules.lateness_us, idle=idle)
+    lake_partition = held.base.lake_partition
+    watermark_us = held.watermark(rules.lateness_us, idle=idle.get(lake_partition, False))
     must = held.must_go(times, stood_in)
-    go = np.ones(len(times), np.bool_) if early else reorder.ready(times, watermark_us, must)
-    if not early and _too_scattered(held, go):
+    all_go = lake_partition in early
+    go = np.ones(len(times), np.bool_) if all_go else reorder.ready(times, watermark_us, must)
+    if not all_go and _too_scattered(held, go):
         go = np.ones(len(times), np.bool_)
     return _Share(held, times, must, go, watermark_us)
 
