@@ -124,8 +124,8 @@ def cut(
     """Takes what is ready out of `helds`; None when nothing was read and nothing moved.
 
     `early`: lake partitions whose held-back rows go too (memory, or the log's start comes near): counted, and the
-    position keeps the newest time published, so that later rows before it are flagged late. A lake partition whose carried records are
-    still being read again takes no part.
+    position keeps the newest time published, so that later rows before it are flagged late. A lake partition whose
+    carried records are still being read again takes no part.
     """
     helds = sorted(
         (held for held in helds if not len(held.awaited)), key=lambda held: held.base.lake_partition
