@@ -1,0 +1,1 @@
+"""Tukang against what one would write otherwise: same broker, same topic, same store, rows checked."""

@@ -1,0 +1,156 @@
+"""The embedded stack: Tansu, SeaweedFS, the API on SQLite and one worker, as processes in one folder.
+
+For trying and developing, on one machine and from pip alone. Everything listens on loopback only, so the API asks
+for no token. All ports are free ones unless told otherwise. When the owner of a stack ends, however, so does the
+stack.
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+
+from deploy.part import LOOPBACK, Part, StackError, Ward, clean_environment, free_ports
+from deploy.seaweedfs import SeaweedFS
+from deploy.tansu import Tansu
+
+BUCKET = "lake"
+
+NEEDED_BYTES = 1_000_000_000
+"""Free space below which a stack does not start: SeaweedFS stops writing when its disk is nearly full."""
+
+
+class Stack:
+    """A running stack. Enter it, start its parts, use `environment` for commands, leave it."""
+
+    def __init__(
+        self, folder: Path, *, topics: str, remove: bool = False, api_port: int | None = None
+    ) -> None:
+        self.folder = folder
+        self._topics = topics
+        self._ward = Ward(remove=folder if remove else None)
+        self._open = ExitStack()
+        self._api_port = api_port or free_ports(1)[0]
+        self.broker: Tansu
+        self.store: SeaweedFS
+        self.parts: list[Part] = []
+
+    @property
+    def api_url(self) -> str:
+        return f"http://{LOOPBACK}:{self._api_port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What every command of Tukang needs to work with this stack."""
+        return {
+            "TUKANG_BROKER": self.broker.bootstrap,
+            "TUKANG_BROKER_SESSION_TIMEOUT": "6s",  # a join at Tansu takes half of it
+            "TUKANG_TOPICS": self._topics,
+            "TUKANG_NAME": "embedded",
+            "TUKANG_BUCKET": BUCKET,
+            "TUKANG_S3_ENDPOINT": self.store.endpoint,
+            "TUKANG_API": self.api_url,
+            "TUKANG_AUTH": "none",
+            "TUKANG_DATABASE": f"sqlite:///{self.folder / 'catalogue.db'}",
+            "TUKANG_LISTEN": f"{LOOPBACK}:{self._api_port}",
+        } | self.store.credentials
+
+    def __enter__(self) -> "Stack":
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.folder, os.W_OK):
+                raise PermissionError(13, "not writable")
+            free = shutil.disk_usage(self.folder).free
+        except OSError as error:
+            raise StackError(f"the folder {self.folder} cannot be used: {error.strerror}.") from error
+        if free < NEEDED_BYTES:
+            raise StackError(
+                f"{self.folder} has {free / 1e9:.1f} GB free, and the stack wants {NEEDED_BYTES / 1e9:.0f} GB:"
+                f" make room, or choose a folder on another disk."
+            )
+        self._open.enter_context(self._ward)
+        self._open.callback(self.stop)
+        self.broker = Tansu(self.folder, environment=self._ward.environment)
+        self.store = SeaweedFS(self.folder, bucket=BUCKET, environment=self._ward.environment)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def start_broker(self) -> None:
+        self._start(self.broker)
+
+    def start_store(self) -> None:
+        self._start(self.store)
+
+    def start_api(self) -> None:
+        """Start the API; its database is made when it starts."""
+        self._start(self._tukang("api", port=self._api_port, ready=self._api_ready))
+
+    def start_worker(self) -> None:
+        """Start a worker. It is not waited for: what it does shows in the ledger."""
+        self._start(self._tukang("worker"))
+
+    def check(self) -> None:
+        """Raise StackError if a part that was started runs no longer."""
+        for part in self.parts:
+            if not part.alive():
+                raise StackError(f"{part.name} ended, and should not have.{part.tail()}")
+
+    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command of Tukang against this stack, and return what it said."""
+        return subprocess.run(
+            [sys.executable, "-m", "tukang", *arguments],
+            env=clean_environment(self._python_path() | self.environment | self._ward.environment),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def write_environment(self) -> Path:
+        """A file for a shell: `. FILE`, and every command of Tukang works with this stack."""
+        path = self.folder / "environment"
+        path.touch(mode=0o600)
+        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self.environment.items()]
+        path.write_text("".join(lines))
+        return path
+
+    def stop(self) -> None:
+        """Stop all parts, the worker first: it still wants to publish what is ready."""
+        workers = [part for part in self.parts if part.name == "worker"]
+        others = [part for part in self.parts if part.name != "worker"]
+        for part in workers:
+            part.end()
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            list(pool.map(Part.end, others))
+        self.parts.clear()
+
+    def _start(self, part: Part) -> None:
+        self.parts.append(part)
+        part.start()
+
+    def _tukang(self, command: str, **options: object) -> Part:
+        return Part(
+            command,
+            [sys.executable, "-m", "tukang", command],
+            folder=self.folder,
+            environment=self._python_path() | self.environment | self._ward.environment,
+            **({"ready": lambda: True} | options),  # type: ignore[arg-type]
+        )
+
+    def _api_ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.api_url}/health/ready", timeout=2).is_success
+        except httpx.TransportError:
+            return False
+
+    @staticmethod
+    def _python_path() -> dict[str, str]:
+        """This very code, installed or not, also in a process that runs in another folder."""
+        return {"PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONUNBUFFERED": "1"}
