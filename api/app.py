@@ -1,0 +1,50 @@
+"""The application: one factory that wires nouns to paths. It decides nothing."""
+
+from flask import Flask, g, request
+
+from api import (
+    commits,
+    defaults,
+    feed,
+    files,
+    health,
+    ledger,
+    periods,
+    positions,
+    problems,
+    schemas,
+    topics,
+    workers,
+)
+from api.contract import Contract
+from api.database import Clock, Database, database_clock, make_engine
+from api.heads import Heads
+from api.migrate import upgrade_at_start
+from api.process import EXTENSION, Process
+from api.settings import ApiSettings
+
+NOUNS = (health, topics, defaults, positions, commits, feed, files, schemas, periods, ledger, workers)
+
+
+def create_app(settings: ApiSettings, clock: Clock = database_clock) -> Flask:
+    """The application over the settings' database, migrated when it is empty or SQLite.
+
+    `clock` is the database's time in microseconds since 1970 UTC. Raises SchemaError when the database is not one that
+    this release runs on, SQLAlchemy's errors when it does not answer.
+    """
+    app = Flask("api", static_folder=None)
+    # Room for the framing of a body at the limit.
+    app.config["MAX_CONTENT_LENGTH"] = settings.api_body_limit
+    database = Database(make_engine(settings.database, settings.database_connections), clock)
+    upgrade_at_start(database)
+    contract = Contract()
+    app.extensions[EXTENSION] = Process(settings, database, Heads(database), contract)
+    problems.register(app)
+
+    @app.before_request
+    def _check() -> None:
+        g.query, g.body = contract.check(request)
+
+    for noun in NOUNS:
+        app.register_blueprint(noun.blueprint)
+    return app

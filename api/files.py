@@ -1,0 +1,180 @@
+"""Files: entering them, showing them, and the live set as of a sequence.
+
+A file is live from the commit that added it to the one that removed it; both sequences stand in its row, so the live
+set as of any sequence is two ranges of indexes: what lives now, and what was removed since.
+"""
+
+import hashlib
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from flask import Blueprint, Response
+from sqlalchemy import Connection, Select, insert, select
+
+from api.laws import NewFile
+from api.pages import page_state, page_token
+from api.problems import Problem, answer
+from api.process import here, query
+from api.tables import Record, files
+from api.times import format_time, format_time_or_none, parse_time
+from api.topic_state import find_topic
+
+blueprint = Blueprint("files", __name__)
+
+
+def url_hash(url: str) -> bytes:
+    return hashlib.sha256(url.encode()).digest()[:16]
+
+
+def used_urls(connection: Connection, urls: Collection[str]) -> set[str]:
+    """Those of the urls that some commit, of any topic, has named before."""
+    by_hash = {url_hash(url): url for url in urls}
+    if not by_hash:
+        return set()
+    found = connection.execute(select(files.c.url_hash).where(files.c.url_hash.in_(list(by_hash)))).scalars()
+    return {by_hash[bytes(hashed)] for hashed in found}
+
+
+def enter_files(
+    connection: Connection,
+    topic_id: int,
+    sequence: int,
+    kind: str,
+    new: Sequence[NewFile],
+    committed_us: int,
+) -> None:
+    """Adds the files of a commit to the live set."""
+    connection.execute(
+        insert(files),
+        [
+            {
+                "topic_id": topic_id,
+                "added_sequence": sequence,
+                "kind": kind,
+                "what": file.what,
+                "late": file.late,
+                "sealed": False,
+                "url": file.url,
+                "url_hash": url_hash(file.url),
+                "bytes": file.size,
+                "rows": file.rows,
+                "sha256": bytes.fromhex(file.sha256),
+                "schema_version": file.schema_version,
+                "periods": [list(period) for period in file.periods],
+                "lowest_us": file.lowest_us,
+                "highest_us": file.highest_us,
+                "newest_commit_us": committed_us,
+                "newest_sequence": sequence,
+            }
+            for file in new
+        ],
+    )
+
+
+def _period_json(period: Sequence[Any]) -> dict[str, Any]:
+    start, end, rows = period
+    shown = {"start": format_time(start), "rows": rows}
+    return shown if end is None else {**shown, "end": format_time(end)}
+
+
+def file_json(row: Record) -> dict[str, Any]:
+    """A row of `files` as the contract's File."""
+    return {
+        "id": row.id,
+        "sequence": row.added_sequence,
+        "kind": row.kind,
+        "url": row.url,
+        "what": row.what,
+        "late": row.late,
+        "bytes": row.bytes,
+        "rows": row.rows,
+        "sha256": row.sha256.hex(),
+        "schema_version": row.schema_version,
+        "periods": [_period_json(period) for period in row.periods],
+        "lowest": format_time_or_none(row.lowest_us),
+        "highest": format_time_or_none(row.highest_us),
+        "expires_at": None,
+    }
+
+
+def _branches(topic_id: int, at: int) -> tuple[Select[Any], Select[Any]]:
+    """The live set as of a sequence: what lives still, and what was removed later. Each a range of its own index."""
+    added = select(files).where(files.c.topic_id == topic_id, files.c.added_sequence <= at)
+    return added.where(files.c.removed_sequence.is_(None)), added.where(files.c.removed_sequence > at)
+
+
+def live_files(
+    connection: Connection,
+    topic_id: int,
+    at: int,
+    *,
+    above_id: int = 0,
+    limit: int,
+    after: int | None = None,
+    what: str | None = None,
+    from_us: int | None = None,
+    to_us: int | None = None,
+) -> list[Record]:
+    """Live files as of `at` by id, from above `above_id`; with `after`, those with rows committed after it."""
+    found: dict[int, Record] = {}
+    for wanted in _branches(topic_id, at):
+        wanted = wanted.where(files.c.id > above_id, files.c.what != "deletes")
+        if after is not None:
+            wanted = wanted.where(files.c.newest_sequence > after)
+        if what is not None:
+            wanted = wanted.where(files.c.what == what)
+        if from_us is not None:
+            wanted = wanted.where((files.c.highest_us >= from_us) | files.c.highest_us.is_(None))
+        if to_us is not None:
+            wanted = wanted.where((files.c.lowest_us < to_us) | files.c.lowest_us.is_(None))
+        found.update((row.id, row) for row in connection.execute(wanted.order_by(files.c.id).limit(limit)))
+    return [found[number] for number in sorted(found)[:limit]]
+
+
+@blueprint.get("/v1/topics/<topic>/files")
+def live(topic: str) -> Response:
+    asked = query()
+    limit = asked["limit"]
+    state = page_state(asked.get("page"), at=int, id=int)
+    with here().database.read() as connection:
+        row = find_topic(connection, topic)
+        if asked.get("epoch", row.epoch) != row.epoch:
+            raise Problem("epoch-moved", 410, f"The topic is in epoch {row.epoch} now.", epoch=row.epoch)
+        at = state["at"] if state else asked.get("at", row.sequence)
+        for name, sequence in (("at", at), ("after", asked.get("after", 0))):
+            if sequence > row.sequence:
+                raise Problem(
+                    "cursor-ahead",
+                    422,
+                    f"{name} is {sequence}, the topic's head {row.sequence}.",
+                    head=row.sequence,
+                )
+        if at < row.oldest - 1:
+            raise Problem(
+                "snapshot",
+                410,
+                f"History before sequence {row.oldest} is folded.",
+                epoch=row.epoch,
+                oldest=row.oldest,
+            )
+        found = live_files(
+            connection,
+            row.id,
+            at,
+            above_id=state["id"] if state else 0,
+            limit=limit + 1,
+            after=asked.get("after"),
+            what=asked.get("what"),
+            from_us=parse_time(asked["from"]) if "from" in asked else None,
+            to_us=parse_time(asked["to"]) if "to" in asked else None,
+        )
+    shown = found[:limit]
+    return answer(
+        {
+            "topic": topic,
+            "epoch": row.epoch,
+            "sequence": at,
+            "files": [file_json(file) for file in shown],
+            "next_page": page_token(at=at, id=shown[-1].id) if len(found) > limit else None,
+        }
+    )

@@ -1,0 +1,291 @@
+"""The laws of the ledger, kept by the worker and checked here before anything is written. Pure: no I/O, no clock.
+
+append:  consumed + carried_in = written + duplicates + dead_letters + lost + carried_out
+chain:   a line starts where the last one of its lake partition ended, with the carried set that one left
+carried: the carried set lies within the old set and the new range
+never back: watermark, highest, published_to
+files:   their rows are what the lines say was written; no name twice; under the topic's own folders
+
+The numbers of `Line` are records, offsets are positions in the broker's log, times microseconds since 1970 UTC.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+from uuid import UUID
+
+from pyroaring import BitMap
+
+CARRIED_BYTES = 2**20
+FOLDERS = {"rows": "fresh", "dead_letters": "dead_letters", "deletes": "deletes"}
+
+
+class LawBroken(Exception):
+    """One law that a commit breaks: a defect of its maker, never a race."""
+
+    def __init__(self, law: str, lake_partition: int | None, expected: Any, got: Any, sentence: str) -> None:
+        super().__init__(sentence)
+        self.law = law
+        self.lake_partition = lake_partition
+        self.expected = expected
+        self.got = got
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The state of one lake partition, as stored or as a line leaves it. `next` None: never committed."""
+
+    next: int | None
+    carried: BitMap  # distances below next
+    highest_us: int | None
+    watermark_us: int | None
+    published_to_us: int | None
+    version: UUID | None = None
+    topic_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What an append did in one lake partition."""
+
+    lake_partition: int
+    from_version: UUID | None
+    from_offset: int
+    to_offset: int
+    consumed: int
+    carried_in: int
+    written: int
+    duplicates: int
+    differing: int
+    dead_letters: int
+    lost: int
+    carried_out: int
+    position: Position
+    carried_bytes: bytes = b""
+    late: int = 0
+    early: int = 0
+    tombstones: int = 0
+    lost_ranges: Sequence[Sequence[int]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """One object that a commit enters. `periods`: (start, end, rows); end None: one period."""
+
+    url: str
+    what: str
+    late: bool
+    size: int  # bytes
+    rows: int
+    sha256: str  # hexadecimal
+    schema_version: int
+    periods: Sequence[tuple[int, int | None, int]]
+    lowest_us: int | None
+    highest_us: int | None
+    modified_us: int
+
+    def key_parts(self) -> list[str]:
+        return self.url.removeprefix("s3://").split("/")[1:]
+
+
+def _broken(law: str, line: Line | None, expected: Any, got: Any, sentence: str) -> NoReturn:
+    raise LawBroken(law, None if line is None else line.lake_partition, expected, got, sentence)
+
+
+def check_append(
+    lines: Sequence[Line],
+    stored: Mapping[int, Position],
+    files: Sequence[NewFile],
+    *,
+    topic: str,
+    schema_version: int,
+    used_urls: Collection[str] = (),
+) -> None:
+    """Raises LawBroken unless the append keeps every law. `stored`: by lake partition, one for each line.
+
+    `schema_version` is the topic's newest; `used_urls` are those of the commit's own that some commit named before.
+    """
+    for line in lines:
+        check_line(line, stored[line.lake_partition])
+    check_append_files(lines, files, topic=topic, schema_version=schema_version, used_urls=used_urls)
+
+
+def check_line(line: Line, stored: Position) -> None:
+    """The laws of one line against the stored position of its lake partition."""
+    after = line.position
+    came = line.consumed + line.carried_in
+    went = line.written + line.duplicates + line.dead_letters + line.lost + line.carried_out
+    if came != went:
+        _broken(
+            "sum", line, came, went,
+            f"consumed + carried_in = {came}, but written + duplicates + dead_letters + lost + carried_out = {went}",
+        )  # fmt: skip
+    if stored.next is not None and line.from_offset != stored.next:
+        _broken("chain", line, stored.next, line.from_offset, "from_offset is not the stored position's next")
+    if line.to_offset < line.from_offset:
+        _broken("offsets", line, line.from_offset, line.to_offset, "to_offset lies before from_offset")
+    if after.next != line.to_offset:
+        _broken("offsets", line, line.to_offset, after.next, "the position's next is not to_offset")
+    if line.consumed > line.to_offset - line.from_offset:
+        _broken(
+            "consumed", line, line.to_offset - line.from_offset, line.consumed,
+            "more records were consumed than the range has offsets",
+        )  # fmt: skip
+    if line.carried_in != len(stored.carried):
+        _broken(
+            "carried_in",
+            line,
+            len(stored.carried),
+            line.carried_in,
+            "carried_in is not the stored carried set's",
+        )
+    if line.carried_out != len(after.carried):
+        _broken(
+            "carried_out",
+            line,
+            len(after.carried),
+            line.carried_out,
+            "carried_out is not the size of `carried`",
+        )
+    if len(line.carried_bytes) > CARRIED_BYTES:
+        _broken(
+            "carried_bytes", line, CARRIED_BYTES, len(line.carried_bytes), "the carried set is beyond 1 MiB"
+        )
+    _check_carried_within(line, stored)
+    for name, before_us, after_us in (
+        ("highest", stored.highest_us, after.highest_us),
+        ("watermark", stored.watermark_us, after.watermark_us),
+        ("published_to", stored.published_to_us, after.published_to_us),
+    ):
+        if before_us is not None and (after_us is None or after_us < before_us):
+            _broken(name, line, before_us, after_us, f"{name} went back")
+    if line.differing > line.duplicates:
+        _broken(
+            "differing", line, line.duplicates, line.differing, "more differing duplicates than duplicates"
+        )
+    for name, count in (("late", line.late), ("early", line.early)):
+        if count > line.written:
+            _broken(name, line, line.written, count, f"more {name} rows than rows written")
+    if line.tombstones > line.written + line.dead_letters:
+        _broken(
+            "tombstones", line, line.written, line.tombstones, "more tombstones than rows and dead letters"
+        )
+    _check_lost(line)
+
+
+def _check_carried_within(line: Line, stored: Position) -> None:
+    carried = line.position.carried
+    if not carried:
+        return
+    if carried.min() < 1 or carried.max() > line.to_offset:
+        _broken(
+            "carried_within", line, [1, line.to_offset], [carried.min(), carried.max()],
+            "a carried distance leads to no offset below next",
+        )  # fmt: skip
+    step = line.to_offset - line.from_offset
+    older = carried.copy()
+    if step > 0:
+        older.remove_range(0, min(step, 2**32 - 1) + 1)
+    if not older:
+        return
+    # A distance that the shift takes beyond 32 bits cannot be in the new set either.
+    strangers = older - stored.carried.shift(step) if step < 2**32 else older
+    if strangers:
+        offset = line.to_offset - strangers.min()
+        _broken(
+            "carried_within", line, "an offset that was carried before or read now", offset,
+            f"offset {offset} is carried, but was not carried before and is not in the range read now",
+        )  # fmt: skip
+
+
+def _check_lost(line: Line) -> None:
+    end, length = 0, 0
+    for start, stop in line.lost_ranges:
+        if not end <= start < stop <= line.to_offset:
+            _broken(
+                "lost_ranges", line, f"ranges in order, below {line.to_offset}", [start, stop],
+                "lost_ranges are not in order, overlap, are empty or lie beyond the position",
+            )  # fmt: skip
+        length, end = length + stop - start, stop
+    if line.lost > length:
+        _broken("lost", line, length, line.lost, "more records are lost than lost_ranges name")
+
+
+def check_append_files(
+    lines: Sequence[Line],
+    files: Sequence[NewFile],
+    *,
+    topic: str,
+    schema_version: int,
+    used_urls: Collection[str] = (),
+) -> None:
+    """The laws of an append's files: which there may be, where they lie, what their rows add up to."""
+    kinds: set[tuple[str, bool]] = set()
+    for file in files:
+        kind = (file.what, file.late)
+        if file.what == "deletes" or kind == ("dead_letters", True):
+            _broken(
+                "files", None, "rows or dead_letters", file.what, f"an append has no such file: {file.what}"
+            )
+        if kind in kinds:
+            _broken("files", None, 1, 2, f"an append has one file of {file.what} (late: {file.late}) at most")
+        kinds.add(kind)
+    check_files(files, topic=topic, folders=FOLDERS, schema_version=schema_version, used_urls=used_urls)
+    for what in ("rows", "dead_letters"):
+        said = sum(line.written if what == "rows" else line.dead_letters for line in lines)
+        there = sum(file.rows for file in files if file.what == what)
+        if said != there:
+            law = "written" if what == "rows" else "dead_letters"
+            _broken(law, None, said, there, f"the lines say {said} {what}, the files have {there}")
+
+
+def check_files(
+    files: Sequence[NewFile],
+    *,
+    topic: str,
+    folders: Mapping[str, str],
+    schema_version: int,
+    used_urls: Collection[str] = (),
+) -> None:
+    """What holds for every new file of any kind of commit. `folders`: what -> folder of the key."""
+    urls: set[str] = set()
+    for file in files:
+        if file.url in urls or file.url in used_urls:
+            _broken("url", None, "a url never used before", file.url, "an object is entered twice")
+        urls.add(file.url)
+        parts = file.key_parts()
+        folder = folders[file.what]
+        if len(parts) < 3 or parts[-3:-1] != [folder, topic] or not parts[-1]:
+            _broken(
+                "folder", None, f"{folder}/{topic}/NAME", "/".join(parts[-3:]),
+                f"a file of {file.what} of this topic lies under {folder}/{topic}/",
+            )  # fmt: skip
+        if file.schema_version > schema_version:
+            _broken(
+                "schema_version",
+                None,
+                schema_version,
+                file.schema_version,
+                "the file's schema was never registered",
+            )
+        if file.lowest_us is not None and file.highest_us is not None and file.lowest_us > file.highest_us:
+            _broken(
+                "times",
+                None,
+                file.lowest_us,
+                file.highest_us,
+                "a file's highest event time is below its lowest",
+            )
+        if file.what == "rows":
+            counted = sum(rows for _, _, rows in file.periods)
+            if counted != file.rows:
+                _broken(
+                    "periods",
+                    None,
+                    file.rows,
+                    counted,
+                    "the rows of a file's periods are not the file's rows",
+                )
+        for start_us, end_us, _ in file.periods:
+            if end_us is not None and end_us <= start_us:
+                _broken("periods", None, start_us, end_us, "a range of periods ends before it starts")

@@ -1,0 +1,1 @@
+"""Alembic's revisions, numbered; each only expands. `api/migrate.py` runs them."""

@@ -1,0 +1,46 @@
+"""The months of the partitioned tables on PostgreSQL: made ahead of time. SQLite has none.
+
+What falls outside every month lands in a default partition, so that a commit never waits for this.
+"""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import Connection, text
+
+from api.times import EPOCH, MICROSECOND
+
+PARTITIONED = ("commits", "ledger")
+# A process that runs for less than this many months without a look never uses the default partition.
+MONTHS_AHEAD = 3
+
+
+def _month(time_us: int, later: int) -> tuple[str, int]:
+    """Name and start of the month `later` months after the one of `time_us`."""
+    now = EPOCH + time_us * MICROSECOND
+    count = now.year * 12 + now.month - 1 + later
+    start = datetime(count // 12, count % 12 + 1, 1, tzinfo=UTC)
+    return f"{start:%Y_%m}", (start - EPOCH) // MICROSECOND
+
+
+def ensure_months(connection: Connection, now_us: int) -> None:
+    """Makes the partitions of this month and the next ones where they are missing; idempotent."""
+    if connection.dialect.name != "postgresql":
+        return
+    for table in PARTITIONED:
+        existing = set(
+            connection.execute(
+                text(
+                    "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = CAST(:t AS regclass)"
+                ),
+                {"t": table},
+            ).scalars()
+        )
+        for later in range(MONTHS_AHEAD + 1):
+            name, start = _month(now_us, later)
+            _, end = _month(now_us, later + 1)
+            if f"{table}_{name}" not in existing:
+                connection.execute(
+                    text(
+                        f"CREATE TABLE {table}_{name} PARTITION OF {table} FOR VALUES FROM ({start}) TO ({end})"
+                    )
+                )

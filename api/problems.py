@@ -1,0 +1,119 @@
+"""Refusals as problem details (RFC 9457), the only way this API says no.
+
+A refusal is raised as `Problem` from any depth; the transaction around it rolls back. Nothing here knows a view.
+"""
+
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from flask import Flask, Response
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from werkzeug.exceptions import HTTPException
+
+from api.times import TimeError
+
+TITLES = {
+    "body-invalid": "The body cannot be read",
+    "commit-id-reused": "Another commit has this id",
+    "cursor-ahead": "The sequence is above the head",
+    "database-away": "The database does not answer",
+    "epoch-moved": "The topic lives in another epoch",
+    "file-not-live": "A file is not live any more",
+    "law-broken": "The commit breaks a law of the ledger",
+    "method-not-allowed": "The path knows no such method",
+    "not-found": "There is none, or it is not for this caller",
+    "not-json": "The body must be application/json",
+    "not-ready": "Not ready",
+    "object-too-old": "An object is too old to be entered",
+    "position-moved": "The position moved",
+    "request-invalid": "The request is not what the contract says",
+    "rule-version-old": "The commit was made under old rules",
+    "schema-moved": "The schema moved",
+    "settings-invalid": "A setting is not valid",
+    "settings-moved": "The settings moved",
+    "snapshot": "The history asked for is gone",
+    "too-large": "The body is too large",
+    "topic-exists": "The topic exists",
+}
+
+
+class Problem(Exception):
+    """One refusal: `name` is the last part of its type, `fields` what a program needs to go on."""
+
+    def __init__(self, name: str, status: int, detail: str, **fields: Any) -> None:
+        super().__init__(detail)
+        self.name = name
+        self.status = status
+        self.detail = detail
+        self.fields = fields
+
+    def body(self) -> dict[str, Any]:
+        return {
+            "type": f"/problems/{self.name}",
+            "title": TITLES[self.name],
+            "status": self.status,
+            "detail": self.detail,
+            **self.fields,
+        }
+
+
+def answer(body: Any, status: int = 200) -> Response:
+    """A JSON answer; orjson because feed pages are large and this is half of their cost."""
+    return Response(orjson.dumps(body), status=status, mimetype="application/json")
+
+
+def refusal(problem: Problem) -> Response:
+    response = Response(
+        orjson.dumps(problem.body()), status=problem.status, mimetype="application/problem+json"
+    )
+    if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = "1"
+    return response
+
+
+def database_away(error: DBAPIError | PoolTimeoutError) -> Problem:
+    """What a caller is told when the database fails: to come again. The driver's words go to the log only."""
+    what = "no connection came free in time" if isinstance(error, PoolTimeoutError) else "a statement failed"
+    return Problem(
+        "database-away",
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        f"The database does not answer ({what}). Nothing was changed, or a commit whose answer was lost was taken: "
+        "send the same request again.",
+    )
+
+
+def _from_http(error: HTTPException) -> Problem:
+    code = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
+    names = {404: "not-found", 405: "method-not-allowed", 413: "too-large", 415: "not-json"}
+    return Problem(
+        names.get(code, "body-invalid"), code, error.description or "The request cannot be served."
+    )
+
+
+def register(app: Flask) -> None:
+    """Hangs the translation of exceptions into problem details on the application."""
+
+    @app.errorhandler(Problem)
+    def _problem(problem: Problem) -> Response:
+        return refusal(problem)
+
+    @app.errorhandler(TimeError)
+    def _time(error: TimeError) -> Response:
+        return refusal(Problem("request-invalid", 400, str(error), errors=[str(error)]))
+
+    @app.errorhandler(HTTPException)
+    def _http(error: HTTPException) -> Response:
+        response = refusal(_from_http(error))
+        response.headers.extend(
+            {name: value for name, value in error.get_headers() if name in ("Allow", "WWW-Authenticate")}
+        )
+        return response
+
+    @app.errorhandler(OperationalError)
+    @app.errorhandler(InterfaceError)
+    @app.errorhandler(PoolTimeoutError)
+    def _database(error: DBAPIError | PoolTimeoutError) -> Response:
+        app.logger.error("the database failed: %s", getattr(error, "orig", error))
+        return refusal(database_away(error))

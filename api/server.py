@@ -1,0 +1,98 @@
+"""`tukang api`: the application under gunicorn's threads, in the foreground, until SIGTERM.
+
+A thread waits in each long poll, so there are many; they hold no database connection meanwhile. At a stop long polls
+are answered at once, other requests get time to end.
+"""
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
+from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
+from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
+
+from api.app import create_app
+from api.database import Database, make_engine
+from api.migrate import upgrade_at_start
+from api.process import EXTENSION, Process
+from api.settings import ApiSettings, SettingsError
+
+log = logging.getLogger("tukang.api")
+
+# Loaders and workers come back within their own pauses; a connection kept saves a handshake each time.
+KEEPALIVE_SECONDS = 75
+# Connections without a request at hand cost a socket, not a thread.
+IDLE_CONNECTIONS = 4_000
+
+
+class PollingWorker(ThreadWorker):  # type: ignore[misc]
+    """gunicorn's threaded worker, that answers its long polls when it is told to stop."""
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        process: Process = self.wsgi.extensions[EXTENSION]
+        process.heads.stop()
+        super().handle_exit(sig, frame)
+
+
+class _Application(BaseApplication):  # type: ignore[misc]
+    def __init__(self, settings: ApiSettings, started: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._started = started
+        super().__init__()
+
+    def load_config(self) -> None:
+        settings = self._settings
+        options = {
+            "bind": settings.listen,
+            "workers": settings.api_processes,
+            "threads": settings.api_threads,
+            "worker_class": PollingWorker,
+            "worker_connections": settings.api_threads + IDLE_CONNECTIONS,
+            "keepalive": KEEPALIVE_SECONDS,
+            "graceful_timeout": settings.api_stop_after,
+            "timeout": 120,
+            "proc_name": "tukang-api",
+            "loglevel": "warning",
+            "when_ready": self._ready,
+            "certfile": str(settings.tls_cert) if settings.tls_cert else None,
+            "keyfile": str(settings.tls_key) if settings.tls_key else None,
+            "control_socket_disable": True,
+        }
+        for name, value in options.items():
+            if name in self.cfg.settings:
+                self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        return create_app(self._settings)
+
+    def _ready(self, arbiter: Arbiter) -> None:
+        scheme = "https" if self._settings.tls_cert else "http"
+        for listener in arbiter.LISTENERS:
+            host, port = listener.sock.getsockname()[:2]
+            self._started(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+
+
+def _say_started(address: str) -> None:
+    sys.stdout.write(f"tukang api listens on {address}\n")
+    sys.stdout.flush()
+
+
+def serve(settings: ApiSettings, started: Callable[[str], None] = _say_started) -> None:
+    """Serves until SIGTERM or SIGINT, then ends the process (SystemExit). `started` is told the address then served.
+
+    Raises SettingsError, SchemaError, or SQLAlchemy's OperationalError before anything listens.
+    """
+    if not settings.on_loopback():
+        log.warning(
+            "%s is reachable from other machines, and there are no tokens yet: anyone may commit",
+            settings.listen,
+        )
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        raise SettingsError("TUKANG_TLS_CERT, TUKANG_TLS_KEY: one without the other turns no TLS on")
+    # Before the fork: one process migrates, and what is wrong with the database is said in one place.
+    database = Database(make_engine(settings.database, 1))
+    upgrade_at_start(database)
+    database.dispose()
+    _Application(settings, started).run()
