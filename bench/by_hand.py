@@ -20,7 +20,7 @@ consumer = confluent_kafka.Consumer(
         "fetch.queue.backoff.ms": 2,  # the default of 1,000 halves the rate
     }
 )
-consumer.subscribe([os.environ["BENCH_TOPIC"]], on_assign=lambda *assigned: print("reading", flush=True))
+consumer.subscribe([os.environ["BENCH_TOPIC"]], on_assign=lambda *_: print("reading", flush=True))  # noqa: T201
 s3 = boto3.client("s3", endpoint_url=os.environ["BENCH_S3"])
 values: list[bytes] = []
 while True:

@@ -14,7 +14,7 @@ _QUERY = """
 WITH source AS (
     SELECT i, md5(i::VARCHAR) AS digest, (hash(i) >> 1)::BIGINT AS h FROM range($from, $to) AS numbers(i)
 )
-SELECT NULL::BLOB AS key, $topic AS topic, encode(to_json({
+SELECT NULL::BLOB AS key, 0 AS timestamp, $topic AS topic, encode(to_json({
     id: concat_ws('-', digest[1:8], digest[9:12], digest[13:16], digest[17:20], digest[21:32]),
     time: strftime(TIMESTAMP '2026-01-01' + to_microseconds(i * 1000 + h % 500_000), '%Y-%m-%dT%H:%M:%S.%gZ'),
     type: ['view', 'click', 'order', 'refund'][1 + h % 4],
@@ -34,7 +34,7 @@ FROM source ORDER BY i
 
 
 def events(topic: str, count: int) -> Iterator[pa.Table]:
-    """`count` records for `topic`, in tables of CHUNK: `key` (none), `topic`, `value` (JSON)."""
+    """`count` records for `topic`, in tables of CHUNK: `key` (none), `timestamp` (0: now), `topic`, `value` (JSON)."""
     database = duckdb.connect()
     for start in range(0, count, CHUNK):
         bounds = {"topic": topic, "from": start, "to": min(start + CHUNK, count)}

@@ -33,8 +33,8 @@ async def to_parquet(stream):
 
 @app.on_rebalance_complete.connect
 async def ready(*args, **kwargs):
-    print("reading", flush=True)
+    print("reading", flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":
-    app.main(["worker", "-l", "warning"])
+    app.main()

@@ -113,7 +113,7 @@ def _start(console: Console, stack: Stack) -> None:
         with console.status(f"starting {what}"):
             start()
         console.print(f"[green]✓[/] {what}")
-    make_topics(stack.broker.bootstrap, list(flights.TOPICS), PARTITIONS)
+    make_topics(stack.bootstrap, list(flights.TOPICS), PARTITIONS)
     for topic in flights.TOPICS:
         made = httpx.post(f"{stack.api_url}/v1/topics", json={"topic": topic, "settings": SETTINGS})
         made.raise_for_status()
@@ -134,9 +134,7 @@ def _play(console: Console, stack: Stack, prepared: Future[Any]) -> Played:
             progress.add_task(name, total=records.num_rows) for name in ("sent to the broker", "in the lake")
         ]
         began = time.monotonic()
-        sending = pool.submit(
-            publish, stack.broker.bootstrap, records, lambda n: progress.advance(bars[0], n)
-        )
+        sending = pool.submit(publish, stack.bootstrap, records, lambda n: progress.advance(bars[0], n))
         read_after = moved = began
         while True:
             before = watch.total("commits")

@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,8 +21,6 @@ from deploy.part import LOOPBACK, Part, StackError, Ward, clean_environment, fre
 from deploy.seaweedfs import SeaweedFS
 from deploy.tansu import Tansu
 
-BUCKET = "lake"
-
 NEEDED_BYTES = 1_000_000_000
 """Free space below which a stack does not start: SeaweedFS stops writing when its disk is nearly full."""
 
@@ -30,15 +29,25 @@ class Stack:
     """A running stack. Enter it, start its parts, use `environment` for commands, leave it."""
 
     def __init__(
-        self, folder: Path, *, topics: str, remove: bool = False, api_port: int | None = None
+        self,
+        folder: Path,
+        *,
+        topics: str,
+        remove: bool = False,
+        broker: str | None = None,
+        store: SeaweedFS | None = None,
+        bucket: str = "lake",
     ) -> None:
+        """`broker` (bootstrap servers) and `store` are running ones to use instead of its own."""
         self.folder = folder
+        self.bucket = bucket
         self._topics = topics
         self._ward = Ward(remove=folder if remove else None)
         self._open = ExitStack()
-        self._api_port = api_port or free_ports(1)[0]
-        self.broker: Tansu
-        self.store: SeaweedFS
+        self._api_port = free_ports(1)[0]
+        self._tansu = Tansu(folder, environment=self._ward.environment)
+        self.bootstrap = broker or self._tansu.bootstrap
+        self.store = store or SeaweedFS(folder, bucket=bucket, environment=self._ward.environment)
         self.parts: list[Part] = []
 
     @property
@@ -49,11 +58,11 @@ class Stack:
     def environment(self) -> dict[str, str]:
         """What every command of Tukang needs to work with this stack."""
         return {
-            "TUKANG_BROKER": self.broker.bootstrap,
+            "TUKANG_BROKER": self.bootstrap,
             "TUKANG_BROKER_SESSION_TIMEOUT": "6s",  # a join at Tansu takes half of it
             "TUKANG_TOPICS": self._topics,
             "TUKANG_NAME": "embedded",
-            "TUKANG_BUCKET": BUCKET,
+            "TUKANG_BUCKET": self.bucket,
             "TUKANG_S3_ENDPOINT": self.store.endpoint,
             "TUKANG_API": self.api_url,
             "TUKANG_AUTH": "none",
@@ -76,15 +85,13 @@ class Stack:
             )
         self._open.enter_context(self._ward)
         self._open.callback(self.stop)
-        self.broker = Tansu(self.folder, environment=self._ward.environment)
-        self.store = SeaweedFS(self.folder, bucket=BUCKET, environment=self._ward.environment)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
     def start_broker(self) -> None:
-        self._start(self.broker)
+        self._start(self._tansu)
 
     def start_store(self) -> None:
         self._start(self.store)
@@ -93,9 +100,9 @@ class Stack:
         """Start the API; its database is made when it starts."""
         self._start(self._tukang("api", port=self._api_port, ready=self._api_ready))
 
-    def start_worker(self) -> None:
-        """Start a worker. It is not waited for: what it does shows in the ledger."""
-        self._start(self._tukang("worker"))
+    def start_worker(self, ready: Callable[[], bool] = lambda: True) -> None:
+        """Start a worker. By default it is not waited for: what it does shows in the ledger."""
+        self._start(self._tukang("worker", ready=ready))
 
     def check(self) -> None:
         """Raise StackError if a part that was started runs no longer."""
@@ -135,13 +142,14 @@ class Stack:
         self.parts.append(part)
         part.start()
 
-    def _tukang(self, command: str, **options: object) -> Part:
+    def _tukang(self, command: str, ready: Callable[[], bool], port: int | None = None) -> Part:
         return Part(
             command,
             [sys.executable, "-m", "tukang", command],
             folder=self.folder,
+            ready=ready,
             environment=self._python_path() | self.environment | self._ward.environment,
-            **({"ready": lambda: True} | options),  # type: ignore[arg-type]
+            port=port,
         )
 
     def _api_ready(self) -> bool:

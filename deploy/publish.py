@@ -16,10 +16,13 @@ class PublishError(Exception):
     """The broker did not take records: the message says which topic and why."""
 
 
-def make_topics(bootstrap: str, names: list[str], partitions: int) -> None:
+def make_topics(
+    bootstrap: str, names: list[str], partitions: int, config: dict[str, str] | None = None
+) -> None:
     """Make topics of `partitions` partitions each; those that are there already stay as they are."""
     client = AdminClient({"bootstrap.servers": bootstrap})
-    for name, made in client.create_topics([NewTopic(name, partitions, 1) for name in names]).items():
+    topics = [NewTopic(name, partitions, 1, config=config or {}) for name in names]
+    for name, made in client.create_topics(topics).items():
         try:
             made.result()
         except KafkaException as error:
@@ -28,7 +31,7 @@ def make_topics(bootstrap: str, names: list[str], partitions: int) -> None:
 
 
 def publish(bootstrap: str, records: pa.Table, told: Callable[[int], None] = lambda count: None) -> None:
-    """Send `records` (columns topic, key, value, timestamp in ms) in their order; returns when all are acknowledged.
+    """Send `records` (columns topic, key, value, timestamp in ms or 0 for now) in their order; returns when all are acknowledged.
 
     `told` hears after each chunk how many records went out with it.
     """

@@ -31,6 +31,7 @@ class SeaweedFS(Part):
         if port is not None:
             ports["s3"] = port
         self.ports = ports
+        self.data = folder / "store"
         self.bucket = bucket
         self.endpoint = f"http://{LOOPBACK}:{ports['s3']}"
         self.credentials = {
@@ -38,10 +39,8 @@ class SeaweedFS(Part):
             "AWS_SECRET_ACCESS_KEY": "embedded-store",
             "AWS_DEFAULT_REGION": REGION,
         }
-        data = folder / "store"
-        data.mkdir(parents=True, exist_ok=True)
         flags = {
-            "dir": data,
+            "dir": self.data,
             "ip": LOOPBACK,
             "ip.bind": LOOPBACK,
             "webdav": "false",
@@ -60,6 +59,11 @@ class SeaweedFS(Part):
             environment=self.credentials | dict(environment or {}),
             port=ports["s3"],
         )
+
+    def start(self) -> "SeaweedFS":
+        self.data.mkdir(parents=True, exist_ok=True)
+        super().start()
+        return self
 
     def answers(self) -> bool:
         """Whether S3 answers and the bucket is made: S3 tells strangers nothing, so the filer is asked."""

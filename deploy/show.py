@@ -1,4 +1,4 @@
-"""What the demo shows a person: figures, the answer to a question, addresses. Renderables only; nothing is done here."""
+"""What the demo shows a person: figures, the answer to a question, addresses. Renderables; nothing is done here."""
 
 import subprocess
 from typing import TYPE_CHECKING
@@ -71,8 +71,8 @@ def addresses(stack: Stack, *, stay: bool) -> Table:
     table = Table.grid(padding=(0, 2))
     for name, value in (
         ("API", stack.api_url),
-        ("broker", stack.broker.bootstrap),
-        ("object store", f"{stack.store.endpoint}/{stack.store.bucket}"),
+        ("broker", stack.bootstrap),
+        ("object store", f"{stack.store.endpoint}/{stack.bucket}"),
         ("folder", str(stack.folder)),
     ):
         table.add_row(Text(name, style="bold"), Text(value))
