@@ -37,8 +37,10 @@ class Stack:
         broker: str | None = None,
         store: SeaweedFS | None = None,
         bucket: str = "lake",
+        needed_bytes: int = NEEDED_BYTES,
     ) -> None:
         """`broker` (bootstrap servers) and `store` are running ones to use instead of its own."""
+        self._needed_bytes = needed_bytes
         self.folder = folder
         self.bucket = bucket
         self._topics = topics
@@ -78,9 +80,9 @@ class Stack:
             free = shutil.disk_usage(self.folder).free
         except OSError as error:
             raise StackError(f"the folder {self.folder} cannot be used: {error.strerror}.") from error
-        if free < NEEDED_BYTES:
+        if free < self._needed_bytes:
             raise StackError(
-                f"{self.folder} has {free / 1e9:.1f} GB free, and the stack wants {NEEDED_BYTES / 1e9:.0f} GB:"
+                f"{self.folder} has {free / 1e9:.1f} GB free, and the stack wants {self._needed_bytes / 1e9:.0f} GB:"
                 f" make room, or choose a folder on another disk."
             )
         self._open.enter_context(self._ward)

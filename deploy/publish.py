@@ -31,9 +31,10 @@ def make_topics(
 
 
 def publish(bootstrap: str, records: pa.Table, told: Callable[[int], None] = lambda count: None) -> None:
-    """Send `records` (columns topic, key, value, timestamp in ms or 0 for now) in their order; returns when all are acknowledged.
+    """Send `records` in their order; returns when all are acknowledged.
 
-    `told` hears after each chunk how many records went out with it.
+    Their columns: `topic`, `key`, `value`, `timestamp` (ms, 0 for now). `told` hears after each chunk how many
+    records went out with it.
     """
     failed: list[str] = []
 
