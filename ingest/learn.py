@@ -1,0 +1,230 @@
+"""From values that the schema has no place for to a wider schema.
+
+Pure, value by value: used for the few records that show something new. Rows are made in `ingest.place`, by the same
+rules: what is learnt here has a place there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from ingest.columns import table_type
+from ingest.declared import fits
+from ingest.names import LONGEST_NAME
+from ingest.schema import NEW, Claim, Field, TopicSchema, leaves
+from ingest.values import Broken, Deep, Doubled, Number, integer_as_double
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Where columns end and JSON text begins."""
+
+    max_columns: int = 2_000
+    max_depth: int = 100
+    map_keys: int = 300
+    numbers: Literal["integer", "double"] = "integer"
+
+
+def learn(
+    schema: TopicSchema,
+    records: Iterable[tuple[int, dict[str, Any] | Doubled]],
+    lake_partition: int,
+    limits: Limits,
+) -> TopicSchema:
+    """`schema` widened so that each of `records` (offset, event) has a place; the same object if it had already."""
+    root = _Node(schema.root)
+    room = _Room(limits, limits.max_columns - leaves(schema.root))
+    for offset, event in records:
+        room.record = (NEW, lake_partition, offset)
+        if not _object(root, event, room, 1, True) and root.text is None:
+            root.text = Claim(*room.record, 0, "columns")
+            room.changed = True
+    return replace(schema, root=root.frozen()) if room.changed else schema
+
+
+def kind_of(value: Any) -> str:
+    """The kind of a value that is not null."""
+    type_ = type(value)
+    if type_ is str or type_ is Broken:
+        return "string"
+    if type_ is bool:
+        return "boolean"
+    if type_ is int or type_ is float or type_ is Number:
+        return "number"
+    if type_ is list:
+        return "list"
+    return "struct" if type_ is dict or type_ is Doubled else value.kind
+
+
+class _Room:
+    """What is left under the limits, and which record is looked at."""
+
+    def __init__(self, limits: Limits, columns: int) -> None:
+        self.limits = limits
+        self.columns = columns
+        self.record = (NEW, 0, 0)
+        self.changed = False
+
+
+class _Node:
+    """A field while it is being learnt."""
+
+    __slots__ = ("double", "element", "fields", "frozen_as", "kinds", "main", "name", "old", "seen", "text")
+
+    def __init__(self, old: Field) -> None:
+        self.old = old
+        self.name = old.name
+        self.seen = old.seen
+        self.kinds = dict(old.kinds)
+        self.main = old.kind
+        self.double = old.double
+        self.text = old.sibling
+        self.fields: dict[str, _Node] = {name: _Node(each) for name, each in old.fields.items()}
+        self.element = None if old.element is None else _Node(old.element)
+
+    def frozen(self) -> Field:
+        return Field(
+            self.name,
+            self.old.column,
+            self.seen,
+            self.kinds,
+            self.double,
+            self.text,
+            self.old.declared,
+            {name: each.frozen() for name, each in self.fields.items()},
+            None if self.element is None else self.element.frozen(),
+        )
+
+    def writable(self) -> bool:
+        """It has a column: some type below it is known."""
+        if self.main == "struct":
+            return any(each.text is not None or each.writable() for each in self.fields.values())
+        if self.main == "list":
+            return self.element is not None and self.element.writable()
+        return self.main is not None
+
+
+def _named(node: _Node, value: Any, room: _Room, depth: int, place: int) -> None:
+    """`value` stands under a name of its own: what does not fit goes to that name's sibling."""
+    if value is None:
+        return
+    reason = _misfit(node, value, room, depth, place)
+    if not reason and not node.writable():
+        reason = "empty"
+    if reason and node.text is None:
+        node.text = Claim(*room.record, place, reason)
+        room.changed = True
+
+
+def _misfit(node: _Node, value: Any, room: _Room, depth: int, place: int) -> str:
+    """Widens `node` for `value`; the reason why it still does not fit, or ""."""
+    if node.old.declared is not None:
+        return "" if fits(value, node.old.declared[1]) else "declared"
+    kind = kind_of(value)
+    if node.main is None:
+        reason = _claim(node, kind, value, room, depth, place)
+        if reason:
+            return reason
+    if node.main == "json":
+        return ""
+    if node.main != kind or "json" in node.kinds:
+        return "type" if node.main != kind else "map"
+    if kind == "number":
+        return _number(node, value, room, place)
+    if kind == "struct":
+        if isinstance(value, Deep):
+            return "depth"
+        if _object(node, value, room, depth, False):
+            return ""
+        return "" if node.main == "json" else "map" if "json" in node.kinds else "columns"
+    if kind == "list":
+        if isinstance(value, Deep):
+            return "depth"
+        if node.element is None:
+            node.element = _Node(Field("", seen=Claim(*room.record, place)))
+            room.changed = True
+        reason = ""
+        for each in value:
+            if each is not None:
+                reason = _misfit(node.element, each, room, depth + 1, place) or reason
+        return reason
+    return "surrogate" if isinstance(value, Broken) else ""
+
+
+def _claim(node: _Node, kind: str, value: Any, room: _Room, depth: int, place: int) -> str:
+    """The first value of a field gives it its kind, unless it could not stand there."""
+    container = kind in ("struct", "list")
+    reason = ""
+    if container and depth > room.limits.max_depth:
+        kind, reason = "json", "depth"
+    elif isinstance(value, Broken):
+        return "surrogate"
+    elif isinstance(value, Number) and value.alone():
+        return "range"
+    if not container or kind == "json":
+        if room.columns <= 0:
+            return "columns"
+        room.columns -= 1
+    claim = Claim(*room.record, place, reason)
+    node.kinds[kind] = claim
+    node.main = kind
+    if kind == "number" and room.limits.numbers == "double":
+        node.double = claim._replace(reason="numbers")
+    room.changed = True
+    return ""
+
+
+def _number(node: _Node, value: Any, room: _Room, place: int) -> str:
+    if node.double is None:
+        if isinstance(value, Number) and value.alone():
+            return "range"
+        if type(value) is int or (isinstance(value, Number) and value.integral):
+            return ""
+        node.double = Claim(*room.record, place, "fraction")
+        room.changed = True
+        return ""
+    if type(value) is int:
+        return "range" if integer_as_double(value) is None else ""
+    return "range" if isinstance(value, Number) and value.double() is None else ""
+
+
+def _object(node: _Node, value: Any, room: _Room, depth: int, top: bool) -> bool:
+    """Widens the struct; False if a key has no column in it (of the event itself: the others do)."""
+    pairs = value.last() if isinstance(value, Doubled) else value
+    complete = True
+    for place, (name, each) in enumerate(pairs.items()):
+        child = node.fields.get(name)
+        if child is None:
+            if room.columns <= 0 or len(name) > LONGEST_NAME:
+                complete = False
+                continue
+            if not top and len(node.fields) >= room.limits.map_keys:
+                return _close(node, room, place)
+            child = node.fields[name] = _Node(Field(name, seen=Claim(*room.record, place)))
+            room.changed = True
+        _named(child, each, room, depth + 1, place)
+    if isinstance(value, Doubled):
+        for place, (name, every) in enumerate(value.all().items()):
+            child = node.fields.get(name)
+            if len(every) > 1 and child is not None and child.text is None:
+                child.text = Claim(*room.record, place, "duplicate")
+                room.changed = True
+    return complete
+
+
+def _close(node: _Node, room: _Room, place: int) -> bool:
+    """Too many different keys: a map. Its struct stays in the schema only if files may have it already."""
+    node.kinds["json"] = Claim(*room.record, place, "map")
+    room.changed = True
+    if node.kinds["struct"].at == NEW:
+        node.main = "json"
+        room.columns += sum(leaves(each.frozen()) for each in node.fields.values()) - 1
+        node.fields = {}
+    return node.main == "json"
+
+
+def unwritable(own: Field) -> bool:
+    """The field has a kind but no column: only values without content came."""
+    return own.kind is not None and table_type(own) is None

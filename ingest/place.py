@@ -1,0 +1,251 @@
+"""From an event's value to the row of a table, by the schema: record by record.
+
+Pure. `Unplaced` says that the schema has no place for something: `ingest.learn` widens it then. The fast way for whole
+pieces is `ingest.fast`; both give the same columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from ingest.columns import event_schema, table_type, type_name
+from ingest.declared import MISFIT, converted
+from ingest.learn import Limits
+from ingest.names import LONGEST_NAME, TEXT, sibling_name
+from ingest.schema import Field, TopicSchema, columns_of, leaves
+from ingest.values import Broken, Doubled, Number, doubled_text, empty_text, integer_as_double, text_of
+
+Row = dict[str, Any]
+Fit = Callable[[Any], Any]  # a value that is not null, to what Arrow takes, or MISFIT
+
+
+class Unplaced(Exception):
+    """The schema has no place for this event: learn it, then place all again."""
+
+
+class Placer:
+    """Places events into rows of one schema. Compiled once for each schema."""
+
+    def __init__(self, schema: TopicSchema, limits: Limits) -> None:
+        self._full = leaves(schema.root) >= limits.max_columns
+        self._limits = limits
+        self._event = event_schema(schema)
+        self._struct = pa.struct(list(self._event))
+        self._rest = schema.root.text is not None
+        self._slots = self._compiled(schema.root.fields, True, 1)
+
+    def rows(self, events: Sequence[dict[str, Any] | Doubled]) -> list[Row]:
+        """A row for each event. Raises `Unplaced`."""
+        return [self.row(event) for event in events]
+
+    def row(self, event: dict[str, Any] | Doubled) -> Row:
+        row: Row = {}
+        if isinstance(event, Doubled):
+            rest = _put_doubled(self._slots, event, row)
+        else:
+            rest = _put_all(self._slots, event, row)
+        if rest:
+            if not self._rest or not (self._full or any(len(name) > LONGEST_NAME for name in rest)):
+                raise Unplaced
+            left = set(rest)
+            pairs = event.pairs if isinstance(event, Doubled) else event.items()
+            row[TEXT] = text_of(Doubled([(name, value) for name, value in pairs if name in left]))
+        return row
+
+    def columns(self, rows: list[Row]) -> list[pa.Array]:
+        """The event's columns of `rows`, as in `event_schema`."""
+        if not self._event:
+            return []
+        arrays: list[pa.Array] = pa.array(rows, type=self._struct).flatten()
+        return arrays
+
+    def _compiled(self, fields: Mapping[str, Field], top: bool, depth: int) -> dict[str, Slot]:
+        slots: dict[str, Slot] = {}
+        siblings = {}
+        for column in columns_of(fields, top):
+            if column.sibling:
+                siblings[column.field.name] = sibling_name(column.name)
+            else:
+                slots[column.field.name] = self._slot(column.name, column.field, depth + 1)
+        for name, sibling in siblings.items():
+            slots[name].sibling = sibling
+        return slots
+
+    def _slot(self, column: str, own: Field, depth: int) -> Slot:
+        kind = type_name(own)
+        exact: type | None = None
+        if own.retired or (kind is not None and table_type(own) is None):
+            fit: Fit = _never if own.retired else self._emptiness(own, depth)
+        else:
+            fit = self._fit(own, depth)
+            exact = {"string": str, "boolean": bool, "integer": int, "double": float}.get(kind or "")
+        unknown = kind is None and not self._full
+        return Slot(column, exact, fit, unknown, own)
+
+    def _fit(self, own: Field, depth: int) -> Fit:
+        """What makes a value of the field's type; raises `Unplaced` for what the schema should learn."""
+        kind = type_name(own)
+        if own.declared is not None:
+            type_ = own.declared[1]
+            return lambda value: converted(value, type_)
+        if kind is None:
+            return _never if self._full else _unknown
+        if kind == "struct":
+            return self._struct_fit(own, depth)
+        if kind == "list":
+            return self._list_fit(own, depth)
+        return {
+            "string": _string,
+            "boolean": _boolean,
+            "integer": _integer,
+            "double": _double,
+            "json": text_of,
+        }[kind]
+
+    def _struct_fit(self, own: Field, depth: int) -> Fit:
+        slots = self._compiled(own.fields, False, depth)
+        full = self._full
+
+        def fit(value: Any) -> Any:
+            row: Row = {}
+            if type(value) is dict:
+                rest = _put_all(slots, value, row)
+            elif type(value) is Doubled:
+                rest = _put_doubled(slots, value, row)
+            else:
+                return MISFIT
+            if rest:
+                if full or any(len(name) > LONGEST_NAME for name in rest):
+                    return MISFIT
+                raise Unplaced
+            return row
+
+        return fit
+
+    def _list_fit(self, own: Field, depth: int) -> Fit:
+        element = own.element
+        if element is None:
+            return _unknown
+        fit = _never if element.retired else self._fit(element, depth + 1)
+
+        def fit_all(value: Any) -> Any:
+            if type(value) is not list:
+                return MISFIT
+            fitted = []
+            for each in value:
+                if each is not None:
+                    each = fit(each)
+                    if each is MISFIT:
+                        return MISFIT
+                fitted.append(each)
+            return fitted
+
+        return fit_all
+
+    def _emptiness(self, own: Field, depth: int) -> Fit:
+        """For a field whose values had no content so far: one that still has none goes to the sibling as text."""
+        fit = self._fit(own, depth)
+
+        def check(value: Any) -> Any:
+            fit(value)  # raises Unplaced when there is content now
+            return MISFIT
+
+        return check
+
+
+class Slot:
+    """Where one field's values go."""
+
+    __slots__ = ("column", "empty", "exact", "fit", "sibling", "unknown")
+
+    def __init__(self, column: str, exact: type | None, fit: Fit, unknown: bool, own: Field) -> None:
+        self.column = column
+        self.exact = exact  # values of this very type go in as they are
+        self.fit = fit
+        self.unknown = unknown
+        self.sibling: str | None = None
+        self.empty = own.kind in ("struct", "list") and table_type(own) is None
+
+    def put(self, row: Row, value: Any) -> None:
+        if value is None:
+            return
+        fitted = self.fit(value)
+        if fitted is not MISFIT:
+            row[self.column] = fitted
+            return
+        if self.sibling is None:
+            raise Unplaced
+        row[self.sibling] = empty_text(value) if self.empty else text_of(value)
+
+
+def _put_all(slots: dict[str, Slot], event: dict[str, Any], row: Row) -> list[str]:
+    """Puts each value; gives back the names that have no slot."""
+    rest: list[str] = []
+    for name, value in event.items():
+        slot = slots.get(name)
+        if slot is None:
+            rest.append(name)
+        elif type(value) is slot.exact:
+            row[slot.column] = value
+        else:
+            slot.put(row, value)
+    return rest
+
+
+def _put_doubled(slots: dict[str, Slot], event: Doubled, row: Row) -> list[str]:
+    rest = _put_all(slots, event.last(), row)
+    for name, every in event.all().items():
+        slot = slots.get(name)
+        if len(every) > 1 and slot is not None:
+            if slot.sibling is None:
+                raise Unplaced
+            row[slot.sibling] = doubled_text(every)
+    return rest
+
+
+def _never(value: Any) -> Any:
+    return MISFIT
+
+
+def _unknown(value: Any) -> Any:
+    """For a field that has no type yet: this value gives it one, unless it can stand in text only."""
+    if type(value) is Broken or (type(value) is Number and value.alone()):
+        return MISFIT
+    raise Unplaced
+
+
+def _string(value: Any) -> Any:
+    return value if type(value) is str else MISFIT
+
+
+def _boolean(value: Any) -> Any:
+    return value if type(value) is bool else MISFIT
+
+
+def _integer(value: Any) -> Any:
+    if type(value) is int:
+        return value
+    if type(value) is float:
+        raise Unplaced  # the column becomes double
+    if type(value) is Number:
+        exact = value.integer()
+        if exact is not None:
+            return exact
+        if not value.integral and value.double() is not None:
+            raise Unplaced
+    return MISFIT
+
+
+def _double(value: Any) -> Any:
+    if type(value) is float:
+        return value
+    if type(value) is int:
+        exact = integer_as_double(value)
+        return MISFIT if exact is None else exact
+    if type(value) is Number:
+        exact = value.double()
+        return MISFIT if exact is None else exact
+    return MISFIT

@@ -1,0 +1,134 @@
+"""Which time an event has, and whether it is believed.
+
+Pure: clocks are arguments, times are microseconds since 1970 UTC. Finding the value in a record is `ingest.identity`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ingest.columns import TIME
+from ingest.values import Number
+
+Times = npt.NDArray[np.int64]
+NO_TIME = np.iinfo(np.int64).min  # stands for null in arrays of times
+
+_UTC = dt.UTC
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=_UTC)
+_MICROSECOND = dt.timedelta(microseconds=1)
+_EPOCH_TEXT = re.compile(r"-?\d{9,19}(\.\d+)?\Z", re.ASCII)
+# What Arrow and `datetime` read alike, with a zone.
+_ISO = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:?\d\d)$"
+
+# Seconds, milliseconds, microseconds, nanoseconds: each up to the year 5138 in its own unit.
+_SECONDS, _MILLISECONDS, _MICROSECONDS = 10**11, 10**14, 10**17
+
+
+def event_time_us(value: Any) -> int | None:
+    """ISO 8601 text (UTC if it names no zone) or an epoch in s, ms, us or ns by magnitude; None if it is neither."""
+    kind = type(value)
+    if kind is str:
+        if _EPOCH_TEXT.match(value):
+            return _epoch_us(float(value)) if "." in value else _epoch_us(int(value))
+        try:
+            time = dt.datetime.fromisoformat(value)
+        except ValueError:
+            return None
+        if time.tzinfo is None:
+            time = time.replace(tzinfo=_UTC)
+        return (time - _EPOCH) // _MICROSECOND
+    if kind is int:
+        return _epoch_us(value)
+    if kind is float:
+        return _epoch_us(value)
+    if isinstance(value, Number):
+        whole = value.integer()
+        double = value.double() if whole is None else None
+        return _epoch_us(whole) if whole is not None else None if double is None else _epoch_us(double)
+    return None
+
+
+def _epoch_us(value: int | float) -> int | None:
+    size = abs(value)
+    if size < _SECONDS:
+        return round(value * 1_000_000)
+    if size < _MILLISECONDS:
+        return round(value * 1_000)
+    if size < _MICROSECONDS:
+        return round(value)
+    return int(value // 1_000) if size < 1 << 63 else None
+
+
+def times_of(column: pa.Array) -> Times:
+    """The times of a column of any type, NO_TIME where there is none."""
+    type_ = column.type
+    if pa.types.is_string(type_):
+        return _of_text(column)
+    if pa.types.is_int64(type_):
+        values = _filled(column, np.int64)
+        size = np.abs(values)
+        times = np.select(
+            [size < _SECONDS, size < _MILLISECONDS, size < _MICROSECONDS],
+            [values * 1_000_000, values * 1_000, values],
+            values // 1_000,
+        )
+        return _masked(times, column)
+    if pa.types.is_timestamp(type_):
+        return _masked(_filled(column.cast(pa.int64()), np.int64), column)
+    if pa.types.is_float64(type_):
+        return _one_by_one(column)
+    return np.full(len(column), NO_TIME)
+
+
+def _of_text(column: pa.Array) -> Times:
+    usual = pc.match_substring_regex(column, _ISO)
+    if pc.all(usual, min_count=0).as_py():
+        try:
+            times = column.cast(TIME)
+        except pa.ArrowInvalid:  # such as the 30th of February: only one by one shows which
+            return _one_by_one(column)
+        return _masked(_filled(times.cast(pa.int64()), np.int64), column)
+    return _one_by_one(column)
+
+
+def _one_by_one(column: pa.Array) -> Times:
+    found = [None if value is None else event_time_us(value) for value in column.to_pylist()]
+    return np.array([NO_TIME if time is None else time for time in found], np.int64)
+
+
+def _filled(column: pa.Array, dtype: Any) -> Any:
+    if column.null_count:
+        column = column.fill_null(0)
+    return column.to_numpy(zero_copy_only=False).astype(dtype, copy=False)
+
+
+def _masked(times: Times, column: pa.Array) -> Times:
+    if column.null_count:
+        times = np.where(column.is_null().to_numpy(zero_copy_only=False), NO_TIME, times)
+    return times
+
+
+def believed(
+    event_us: Times, timestamps_ms: Times, fetched_at_us: int, max_ahead_us: int
+) -> tuple[Times, pa.Array]:
+    """The time of each row, and where it is from: `event`, `record` or `fetch`.
+
+    An event's own time is believed up to `max_ahead_us` after the earlier of the record's timestamp and the fetch; the
+    record's timestamp, which may be the producer's clock too, up to `max_ahead_us` after the fetch.
+    """
+    stamped = timestamps_ms >= 0
+    stamps_us = timestamps_ms * 1_000
+    known = np.where(stamped, np.minimum(stamps_us, fetched_at_us), fetched_at_us)
+    own = (event_us != NO_TIME) & (event_us <= known + max_ahead_us)
+    record = ~own & stamped & (stamps_us <= fetched_at_us + max_ahead_us)
+    times = np.where(own, event_us, np.where(record, stamps_us, fetched_at_us))
+    index = np.where(own, 0, np.where(record, 1, 2)).astype(np.int8)
+    source = pa.DictionaryArray.from_arrays(pa.array(index), pa.array(["event", "record", "fetch"]))
+    return times, source.cast(pa.string())
