@@ -104,6 +104,15 @@ def test_forget_drops_whole_hours_and_nothing_else() -> None:
     assert sift(seen, ["a", "b"], [NOON, NOON]).keep.tolist() == [True, False]
 
 
+def test_what_is_forgotten_is_forgotten_also_while_it_is_not_cleared_away_yet() -> None:
+    seen = Seen(100 * HOUR_US)
+    sift(seen, ["a", "b"])
+    sift(seen, [f"later {i}" for i in range(10)], NOON + HOUR_US)
+    seen.forget(NOON + HOUR_US)
+    assert len(seen) == 12
+    assert sift(seen, ["a", "b", "a"]).keep.tolist() == [True, True, False]
+
+
 def test_forget_never_goes_back() -> None:
     seen = Seen(HOUR_US)
     sift(seen, ["a"])
@@ -138,6 +147,7 @@ def test_a_flood_of_one_id_is_kept_from_then_on_with_an_alarm() -> None:
     second = sift(seen, ["0", "x", "0", "x"], content=[-1, 5, -1, 5])
     assert second.keep.tolist() == [True, True, True, False]
     assert (second.flooding, second.kept_differing, second.duplicates) == (["0"], 2, 1)
+    assert len(seen) == 2  # what is kept for a flood takes no memory
 
 
 def test_a_flood_is_one_of_an_hour() -> None:
@@ -164,7 +174,8 @@ def test_a_flood_is_found_again_after_the_memory_was_rebuilt() -> None:
 
 def test_a_flood_in_the_lake_goes_on_after_the_memory_was_rebuilt() -> None:
     seen = Seen(HOUR_US)
-    load(seen, ["0"] * (FLOOD + 2) + ["1", "1"])
+    load(seen, ["0"] * (FLOOD + 9) + ["1", "1"])
+    assert len(seen) == FLOOD + 3
     verdict = sift(seen, ["0", "1"])
     assert (verdict.keep.tolist(), verdict.flooding) == ([True, False], ["0"])
 
