@@ -21,11 +21,15 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 
 from ingest.chunk import Chunk, ChunkError, Headers, Records
+from ingest.raw_batch import read_slowly
 
 CUT_OFFSETS = 25_000
 """Where a chunk is cut: decoding in slices of about this size stays in the processor's cache (a third faster)."""
 
-_TAKEN: list[Any] = []  # stands in a chunk whose batches were already turned into records
+Batch = tuple[Any, memoryview]
+"""aiokafka's batch, which can be iterated once, and its bytes."""
+
+_TAKEN: list[Batch] = []  # stands in a chunk whose batches were already turned into records
 
 
 @dataclass(slots=True)
@@ -34,14 +38,16 @@ class Stretch:
 
     start: int
     next: int
-    batches: list[Any] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
+    bytes: int = 0  # of the batches, as fetched
 
 
 def walk(fetched: Any, cut_offsets: int = CUT_OFFSETS) -> tuple[list[Stretch], ChunkError | None]:
     """Take all batches of aiokafka's `PartitionRecords`; its `next_fetch_offset` moves to where reading ends.
 
-    Returns the stretches in order (none when nothing moved, one without batches when only the position did), and
-    what stopped the walk, if something did: reading must then not go on behind the last stretch.
+    Wants `raw_batch.keep_bytes` in force. Returns the stretches in order (none when nothing moved, one without batches
+    when only the position did), and what stopped the walk, if something did: reading must then not go on behind the
+    last stretch.
     """
     memory, position = fetched._records, fetched.next_fetch_offset
     stretches = [Stretch(position, position)]
@@ -62,7 +68,8 @@ def walk(fetched: Any, cut_offsets: int = CUT_OFFSETS) -> tuple[list[Stretch], C
         if not _passed_over(fetched, batch):
             if stretches[-1].next - stretches[-1].start >= cut_offsets:
                 stretches.append(Stretch(stretches[-1].next, position))
-            stretches[-1].batches.append(batch)
+            stretches[-1].batches.append((batch, memory.raw))
+            stretches[-1].bytes += len(memory.raw)
         stretches[-1].next = position
     fetched.next_fetch_offset = position
     return [each for each in stretches if each.next > each.start], error
@@ -94,7 +101,7 @@ def records(chunk: Chunk) -> Records:
 
     Records before the chunk's start are left out: a batch may begin earlier than the position that was asked for.
     Raises ValueError when called a second time for a chunk, CorruptRecordException when a batch with a right
-    checksum cannot be read.
+    checksum cannot be read: a defect of its producer, and the partition cannot go on by itself.
     """
     batches, chunk.batches = chunk.batches, _TAKEN
     if batches is _TAKEN:
@@ -108,7 +115,7 @@ def records(chunk: Chunk) -> Records:
     headers: list[Headers] = []
     batches.reverse()
     while batches:
-        rows = list(batches.pop())  # popped: only one decompressed batch at a time is held
+        rows = _rows(*batches.pop())  # popped: only one decompressed batch at a time is held
         offsets += [row.offset for row in rows]
         timestamps += [row.timestamp for row in rows]
         keys += [row.key for row in rows]
@@ -119,6 +126,13 @@ def records(chunk: Chunk) -> Records:
         column = column[skip:]
         del timestamps[:skip], keys[:skip], values[:skip], headers[:skip]
     return Records(column, _milliseconds(timestamps), keys, values, headers if any(headers) else None)
+
+
+def _rows(batch: Any, raw: memoryview) -> list[Any]:
+    try:
+        return list(batch)
+    except UnicodeDecodeError:  # one header's key is not UTF-8
+        return list(read_slowly(raw))
 
 
 def _milliseconds(timestamps: list[int | None]) -> np.ndarray[Any, np.dtype[np.int64]]:

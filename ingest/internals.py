@@ -14,7 +14,7 @@ from typing import Any
 
 import faust
 import mode
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, codec
 from aiokafka.client import AIOKafkaClient
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.consumer import fetcher, group_coordinator, subscription_state
@@ -31,7 +31,7 @@ NAMES: dict[Any, tuple[str, ...]] = {
     AIOKafkaConsumer: ("_client", "_closed", "_coordinator", "_fetcher", "_subscription", "seek", "pause", "resume"),
     AIOKafkaClient: ("_sync_task", "cluster", "close", "force_metadata_update"),
     ClusterMetadata: ("topics", "partitions_for_topic", "leader_for_partition"),
-    fetcher: ("READ_COMMITTED", "FetchError", "FetchResult", "PartitionRecords"),
+    fetcher: ("READ_COMMITTED", "FetchError", "FetchResult", "MemoryRecords", "PartitionRecords"),
     fetcher.Fetcher: (
         "_create_fetch_waiter", "_fetch_task", "_notify", "_prefetch_backoff", "_records", "_wait_consume_future",
         "beginning_offsets", "end_offsets", "seek_to",
@@ -54,9 +54,12 @@ NAMES: dict[Any, tuple[str, ...]] = {
     DefaultRecordBatch: (*_BATCH, "base_offset"),
     LegacyRecordBatch: _BATCH,
     MemoryRecords: ("has_next", "next_batch", "size_in_bytes"),
+    codec: ("gzip_decode", "lz4_decode", "snappy_decode", "zstd_decode"),
     faust.App.BootStrategy: ("enable_kafka",),
     faust.Channel: ("put", "subscriber_count"),
-    mode.Service: ("add_runtime_dependency", "crash", "crashed", "on_start", "on_stop", "should_stop", "sleep"),
+    mode.Service: (
+        "_crash", "add_runtime_dependency", "crash", "crashed", "on_start", "on_stop", "should_stop", "sleep",
+    ),
 }  # fmt: skip
 """Where -> names that must be found there: as attributes, or as attributes of `self` that a method of it sets."""
 

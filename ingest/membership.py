@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 BEAT_SECONDS = 2.0
 COMMIT_SECONDS = 10.0
+SETTLE_SECONDS = 2.0  # for a commit on its way when the assignment ends
 SAY_AGAIN_BEATS = 30  # the same trouble is said once a minute
 LONGEST_STRANGERS_BEATS = 30
 
@@ -87,10 +88,19 @@ class Membership:
         if self._wanted and (self._committing is None or self._committing.done()):
             self._committing = asyncio.get_running_loop().create_task(self._commit())
 
-    async def settle(self, seconds: float) -> None:
-        """Wait for a commit on its way, not for long."""
+    def enters(self) -> None:
+        """An assignment was received."""
+        self.member = True
+
+    async def leaves(self) -> None:
+        """The assignment ends. Commits must be over before this member joins again: one that arrives with the old
+        generation makes the client throw its membership away, and with it start another round for everybody."""
         if self._committing is not None:
-            await asyncio.wait([self._committing], timeout=seconds)
+            await asyncio.wait([self._committing], timeout=SETTLE_SECONDS)
+            self._committing.cancel()
+        self._wanted.clear()
+        self.member = False
+        self.assignor.partition_counts = None
 
     async def _commit(self) -> None:
         while self._wanted and self._consumer is not None:
@@ -174,4 +184,5 @@ class Membership:
 
 
 def _named(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    lines = str(error).splitlines() or [type(error).__name__]
+    return lines[0][:200]

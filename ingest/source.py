@@ -157,8 +157,12 @@ class ChunkSource(mode.Service):
 
     async def log_range(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
         """First offset in the log, and its end (the last stable offset). What does not exist, or has no leader now, is
-        left out. Raises KafkaError when the broker does not answer."""
+        left out. Raises BrokerAway when the broker does not answer."""
         return {} if self.tap is None else await self.tap.log_range(partitions)
+
+    def partitions_of(self, topic: str) -> tuple[list[int], int] | None:
+        """All partitions that the topic has at the broker, and when the broker said so; None: not known."""
+        return None if self.tap is None else self.tap.partitions_of(topic)
 
     def ends(self) -> dict[TopicPartition, tuple[int, int, int]]:
         """Of the partitions being read: end of the log, last stable offset (-1: the broker does not tell), and when
@@ -188,7 +192,6 @@ class ChunkSource(mode.Service):
         self._watchdog.stop()
         if not self.crashed:  # after a crash others may own the partitions already
             await self._give_up(self.positions.assigned)
-            await self.membership.settle(2.0)
         if self._consumer is not None:
             await _close(self._consumer)
 
@@ -282,28 +285,27 @@ class ChunkSource(mode.Service):
         return True
 
     async def _give_up(self, partitions: Partitions) -> None:
-        """Read nothing any more, and let the owner flush what it holds."""
-        self.membership.member = False
-        self.membership.assignor.partition_counts = None
+        """Read nothing any more, let the owner flush what it holds, and stop speaking for these partitions."""
         self.positions.reassign(())
-        if not partitions:
-            return
         self._leaving = partitions
         try:
-            await asyncio.wait_for(self.owner.revoked(partitions), FLUSH_SECONDS)
+            if partitions:
+                await asyncio.wait_for(self.owner.revoked(partitions), FLUSH_SECONDS)
         except TimeoutError:
             self.flushes_cut_off += 1
+            count = len(partitions)
             log.warning(
                 "the flush of %d partitions was cut off after %.0f s: they are read again",
-                len(partitions),
+                count,
                 FLUSH_SECONDS,
             )
         finally:
             self._leaving = frozenset()
+        await self.membership.leaves()
 
     def _take_over(self, partitions: Partitions) -> None:
         self.positions.reassign(partitions)
-        self.membership.member = True
+        self.membership.enters()
         self.owner.assigned(partitions)
         self._reconciler.wake()
 

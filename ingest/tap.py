@@ -12,12 +12,14 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import FetchError
-from aiokafka.errors import OffsetOutOfRangeError
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from aiokafka.structs import TopicPartition
 
+from ingest.broker import BrokerAway
 from ingest.chunk import Chunk, ChunkError, ErrorKind
 from ingest.drain import walk
 from ingest.positioning import Positions, Reading
+from ingest.raw_batch import keep_bytes
 
 LOG_RANGE_SECONDS = 15.0
 NO_BACKOFF_END = 1e6  # seconds
@@ -36,6 +38,7 @@ class Tap:
         # An undrained partition keeps its broker from being fetched for this long, so that what is held while
         # nothing is drained stays one answer per broker. All that may be drained is, at once, even errors.
         self._fetcher._prefetch_backoff = NO_BACKOFF_END
+        keep_bytes()
 
     def fetched(self) -> list[TopicPartition]:
         """Partitions that have something to take."""
@@ -103,23 +106,32 @@ class Tap:
             return None
         return state.highwater, -1 if state.lso is None else state.lso, state.timestamp * 1000
 
+    def partitions_of(self, topic: str) -> tuple[list[int], int] | None:
+        """All partitions that the topic has at the broker, and when the broker said so, in us by this machine's
+        clock; None: it is not known."""
+        cluster = self._consumer._client.cluster
+        known = cluster.partitions_for_topic(topic)
+        return None if known is None else (sorted(known), int(cluster._last_successful_refresh_ms * 1000))
+
     async def log_range(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
         """First offset in the log and its end. See `ChunkSource.log_range`."""
         leader = self._consumer._client.cluster.leader_for_partition
         here = [each for each in partitions if leader(each) not in (None, -1)]
         milliseconds = int(LOG_RANGE_SECONDS * 1000)
-        first = await self._fetcher.beginning_offsets(here, milliseconds)
-        end = await self._fetcher.end_offsets(here, milliseconds)
+        try:
+            first = await self._fetcher.beginning_offsets(here, milliseconds)
+            end = await self._fetcher.end_offsets(here, milliseconds)
+        except KafkaError as error:
+            raise BrokerAway(
+                f"the broker does not tell where the log begins and ends: {_said(error)}"
+            ) from error
         return {each: (first[each], end[each]) for each in here if each in first and each in end}
 
     def _chunks(
         self, partition: TopicPartition, reading: Reading, state: Any, fetched: Any
     ) -> tuple[list[Chunk], ChunkError | None]:
-        now, size, start = self._clock(), fetched._records.size_in_bytes(), fetched.next_fetch_offset
+        now = self._clock()
         stretches, error = walk(fetched)
-        share = size / max(
-            1, fetched.next_fetch_offset - start
-        )  # batches do not tell their sizes; offsets stand in
         chunks = [
             Chunk(
                 partition.topic,
@@ -128,7 +140,7 @@ class Tap:
                 each.start,
                 each.next,
                 each.batches,
-                int(share * (each.next - each.start)) if each.batches else 0,
+                each.bytes,
                 now,
                 state.highwater,
                 -1 if state.lso is None else state.lso,

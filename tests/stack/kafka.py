@@ -13,7 +13,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 from deploy.part import LOOPBACK, Part, Ward, free_ports, listening
@@ -131,6 +131,12 @@ class Kafka:
     def add_partitions(self, topic: str, total: int) -> None:
         admin = self.admin()
         admin.create_partitions([NewPartitions(topic, total)])[topic].result(30)
+
+    def delete_records(self, topic: str, before: int, partition: int = 0) -> None:
+        """Let the log begin at an offset, as retention does."""
+        admin = self.admin()
+        wanted = TopicPartition(topic, partition, before)
+        admin.delete_records([wanted])[wanted].result(30)
 
     def _answers(self) -> bool:
         if not listening(self.port):
