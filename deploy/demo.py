@@ -34,6 +34,7 @@ SETTINGS = {
     "event_time": ["scheduled"],
     "lateness": "2s",  # a replayed year is over after seconds: nobody wants to wait longer for its last events
     "flush_age": "3s",
+    "flush_rows": 10_000,  # some commits, so that an event can be later than the last one
     "max_ahead": "2h",  # flights arrive up to 86 minutes before they are due
     "dedup_window": "2d",  # the latest flight left 21 hours after it was due
 }
@@ -117,8 +118,16 @@ def _start(console: Console, stack: Stack) -> None:
     for topic in flights.TOPICS:
         made = httpx.post(f"{stack.api_url}/v1/topics", json={"topic": topic, "settings": SETTINGS})
         made.raise_for_status()
-    stack.start_worker()
+    with console.status("starting a worker"):
+        stack.start_worker(ready=lambda: all(_assigned(stack, topic) for topic in flights.TOPICS))
     console.print("[green]✓[/] a worker")
+
+
+def _assigned(stack: Stack, topic: str) -> bool:
+    """Whether a worker has asked for the topic's positions: it reads from then on."""
+    answer = httpx.get(f"{stack.api_url}/v1/topics/{topic}")
+    answer.raise_for_status()
+    return bool(answer.json()["partitions"])
 
 
 def _play(console: Console, stack: Stack, prepared: Future[Any]) -> Played:
