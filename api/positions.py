@@ -5,7 +5,7 @@ A topic or partition that nobody has named yet is made here. Positions move only
 
 import base64
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from flask import Blueprint, Response
@@ -14,6 +14,7 @@ from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from api.completeness import keep_complete_until
+from api.database import Database
 from api.laws import Position
 from api.problems import answer
 from api.process import body, here
@@ -164,11 +165,10 @@ def _incomplete(connection: Connection, asked: dict[str, list[int]]) -> dict[str
     }
 
 
-@blueprint.post("/v1/positions")
-def positions() -> Response:
-    database = here().database
+def answer_positions(database: Database, entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What a worker must know of the topics it names, with their open positions; what is missing is made."""
     asked: dict[str, list[int]] = {}
-    for entry in body()["topics"]:
+    for entry in entries:
         asked.setdefault(entry["topic"], []).extend(int(number) for number in entry["partitions"])
     with database.read() as connection:
         incomplete = _incomplete(connection, asked)
@@ -200,4 +200,9 @@ def positions() -> Response:
                     "positions": [position_json(row._mapping) for row in rows],
                 }
             )
-    return answer({"topics": answers})
+    return answers
+
+
+@blueprint.post("/v1/positions")
+def positions() -> Response:
+    return answer({"topics": answer_positions(here().database, body()["topics"])})

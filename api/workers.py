@@ -11,6 +11,7 @@ from flask import Blueprint, Response
 from sqlalchemy import Connection, case, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from api.database import Database
 from api.pages import page_state, page_token
 from api.problems import answer
 from api.process import body, here, query
@@ -144,10 +145,8 @@ def _differs(topic: dict[str, Any], entry: dict[str, Any], rule_version: int) ->
     )
 
 
-@blueprint.put("/v1/workers/<name>")
-def report(name: str) -> Response:
-    database = here().database
-    asked = body()
+def take_report(database: Database, name: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """Keeps a worker's report; the answer says what changed in its topics since."""
     entries = {entry["topic"]: entry for entry in asked["topics"]}
     with database.write() as connection:
         now_us = database.clock(connection)
@@ -165,7 +164,12 @@ def report(name: str) -> Response:
             for change in changes_of(connection, [topic for topic, _ in reported], rules)
             if _differs(change, entries[change["topic"]], int(asked.get("rule_version", 0)))
         ]
-    return answer({"now": format_time(now_us), "topics": changes})
+    return {"now": format_time(now_us), "topics": changes}
+
+
+@blueprint.put("/v1/workers/<name>")
+def report(name: str) -> Response:
+    return answer(take_report(here().database, name, body()))
 
 
 @blueprint.get("/v1/workers")
