@@ -13,11 +13,12 @@ import numpy as np
 import pyarrow as pa
 
 from ingest import reorder
+from ingest.conform import conform
 from ingest.held import Held, Rows
 from ingest.ledger import Line, prove
 from ingest.position import MAX_CARRIED_BYTES, Position, carried_to_text
 from ingest.reorder import Mask, Times
-from ingest.schema import TopicSchema, conform
+from ingest.schema import TopicSchema
 
 MANY_CARRIED = 200_000  # offsets; fewer are never too large for a position (two bytes each at most)
 

@@ -41,7 +41,7 @@ class CommitConflict(Exception):
 
 
 class CommitRefused(Exception):
-    """422: the commit breaks a law. The topic stops with that state and is not retried."""
+    """422 (or 400): the commit breaks a law. The topic stops with that state and is not retried."""
 
 
 class SchemaMoved(Exception):
@@ -94,7 +94,7 @@ class Catalog:
         if answer.status_code == 409:
             body = answer.json()
             raise CommitConflict(str(body.get("type", "")).rpartition("/")[2], body)
-        if answer.status_code == 422:
+        if answer.status_code in (400, 422):
             body = answer.json()
             raise CommitRefused(f"{body.get('title')}: {body.get('detail')}")
         return self._sound(answer)
@@ -104,11 +104,14 @@ class Catalog:
         query = "" if version is None else f"?version={version}"
         return self._sound(await self._patiently("GET", f"/topics/{topic}/schema{query}"))
 
-    async def register_schema(self, topic: str, base_version: int, schema: Mapping[str, Any]) -> Answer:
-        """Compare-and-set on the version. Raises `SchemaMoved` with the current one."""
-        answer = await self._patiently(
-            "POST", f"/topics/{topic}/schemas", {"base_version": base_version, **schema}
-        )
+    async def register_schema(self, topic: str, schema: Mapping[str, Any]) -> Answer:
+        """Compare-and-set on `schema["version"]`. Raises `SchemaMoved` with the current one."""
+        body = {
+            "base_version": schema["version"],
+            "columns": schema["columns"],
+            "decisions": schema["decisions"],
+        }
+        answer = await self._patiently("POST", f"/topics/{topic}/schemas", body)
         if answer.status_code == 409:
             raise SchemaMoved(answer.json()["current"])
         return self._sound(answer)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ingest import reorder
 from ingest.dedup import Seen
@@ -32,6 +33,12 @@ class Rows:
     @property
     def offsets(self) -> Offsets:
         return np.asarray(self.table.column("_offset").to_numpy(), dtype=np.int64)
+
+
+def stands_in(table: pa.Table) -> Mask:
+    """Which rows' times stand in for an event time."""
+    event = pc.equal(table.column("_time_from").cast(pa.string()), pa.scalar("event"))
+    return ~np.asarray(event.to_numpy(), dtype=np.bool_)
 
 
 @dataclass(slots=True)
@@ -194,6 +201,12 @@ class Held:
 
     def stood_in(self) -> Mask:
         return np.concatenate([rows.stood_in for rows in self.rows]) if self.rows else np.empty(0, np.bool_)
+
+    def oldest_ms(self) -> int | None:
+        """The oldest record timestamp that is held, in milliseconds; None: none is known."""
+        times = [pc.min(rows.table.column("_timestamp")).as_py() for rows in self.rows]
+        known = [time for time in times if time is not None]
+        return int(min(known).timestamp() * 1000) if known else None
 
     def ready(self, lateness_us: int, *, idle: bool) -> int:
         """How many rows would go out now."""

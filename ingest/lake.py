@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import boto3
 import pyarrow as pa
@@ -110,7 +110,7 @@ class Lake:
             lambda: self._client.put_object(
                 Bucket=self.bucket,
                 Key=name,
-                Body=pa.BufferReader(data),
+                Body=cast(IO[bytes], pa.BufferReader(data)),
                 ContentLength=len(data),
                 ContentType="application/vnd.apache.parquet",
                 ChecksumSHA256=checksum,

@@ -49,7 +49,8 @@ def size_bytes(text: str) -> int:
     if not match:
         raise ValueError(f"{text!r} is no size; write it like 512MiB or 128MB")
     power = " kmgt".index(match[2].lower() or " ")
-    return round(float(match[1]) * (1024 if match[3] else 1000) ** power)
+    unit: int = (1024 if match[3] else 1000) ** power
+    return round(float(match[1]) * unit)
 
 
 def _duration(value: object) -> timedelta:

@@ -1,0 +1,125 @@
+"""Opening: assigned partitions get their position from the API, their dedup memory from the lake, and a start.
+
+Nothing is read before it is known where the lake stands. What cannot be opened says why, as the topic's state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ingest.catalog import Answer, Catalog
+from ingest.dedup import Seen
+from ingest.held import Held
+from ingest.lake import Lake
+from ingest.position import Position, time_to_text
+from ingest.remember import remember, window_start
+from ingest.schema import TopicSchema
+from ingest.topic import Part, Topic
+from ingest.topic_settings import TopicSettings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the broker says of a topic: its id, and where the log of each asked partition begins and ends."""
+
+    topic_id: str | None
+    ranges: Mapping[int, tuple[int, int]]
+
+
+async def open_parts(
+    topic: Topic,
+    answer: Answer,
+    settings: TopicSettings,
+    found: Found,
+    lake: Lake,
+    catalog: Catalog,
+    now_us: int,
+) -> None:
+    """Opens each partition of `answer["positions"]` in `topic`, or sets the state that says why not.
+
+    A partition that is held already goes on where it is, if nobody committed to it meanwhile: same epoch and version.
+    """
+    if topic.epoch not in ("", answer["epoch"]):
+        topic.forget(list(topic.parts))
+    topic.described(answer, settings)
+    positions = [Position.from_json(position) for position in answer["positions"]]
+    if stop := _obstacle(answer, positions, found):
+        topic.forget([position.partition for position in positions])
+        if stop != (topic.state, topic.reason):
+            log.error("topic %s is not read (%s): %s", topic.name, *stop)
+        topic.state, topic.reason = stop
+        return
+    topic.state, topic.reason = "running", None
+    if topic.schema.version != answer["schema_version"]:
+        topic.schema = TopicSchema.from_json(await catalog.schema(topic.name))
+    fresh = [position for position in positions if not _goes_on(topic, position)]
+    if fresh:
+        await _open(topic, answer["sequence"], fresh, found, lake, catalog, now_us)
+
+
+def _obstacle(answer: Answer, positions: list[Position], found: Found) -> tuple[str, str] | None:
+    """State and reason for which the topic is not read; None when it can be."""
+    if answer["paused"]:
+        return "paused", "an operator paused it: tukang topics resume"
+    for position in positions:
+        if position.topic_id and found.topic_id and position.topic_id != found.topic_id:
+            return "new_life", (
+                f"the topic was made again (its id was {position.topic_id}, now it is {found.topic_id}):"
+                " tukang topics accept-reset says where to begin"
+            )
+        end = found.ranges[position.partition][1]
+        if position.next is not None and position.next > end:
+            return "truncated", (
+                f"partition {position.partition} ends at {end}, but the lake has it up to {position.next}:"
+                " tukang topics accept-reset says where to go on"
+            )
+    return None
+
+
+def _goes_on(topic: Topic, position: Position) -> bool:
+    part = topic.parts.get(position.partition)
+    if part is None or part.committed.version != position.version:
+        topic.forget([position.partition])
+        return False
+    part.checked = True
+    return True
+
+
+async def _open(
+    topic: Topic,
+    sequence: int,
+    positions: list[Position],
+    found: Found,
+    lake: Lake,
+    catalog: Catalog,
+    now_us: int,
+) -> None:
+    window_us = topic.settings.dedup_window_us
+    seen = {position.lake_partition: Seen(window_us) for position in positions}
+    known = [position for position in positions if position.version is not None]
+    since_us = {position.lake_partition: window_start(position.watermark_us, window_us) for position in known}
+    if known:
+        starts = list(since_us.values())
+        lowest = None if None in starts else min(start for start in starts if start is not None)
+        files = await catalog.files(topic.name, sequence, time_to_text(lowest))
+        await asyncio.to_thread(remember, lake, files, {each: seen[each] for each in since_us}, since_us)
+    for position in positions:
+        earliest = found.ranges[position.partition][0]
+        held = Held(position, earliest, seen[position.lake_partition], now_us)
+        if held.next < earliest:
+            log.error(
+                "topic %s: Kafka no longer has offsets %d to %d of partition %d: they are lost (state gap)",
+                topic.name,
+                held.next,
+                earliest,
+                position.partition,
+            )
+            held.lose(held.next, earliest, now_us)
+        topic.parts[position.partition] = Part(
+            held=held, committed=position, expected=held.next, checked=True
+        )

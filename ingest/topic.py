@@ -1,0 +1,317 @@
+"""One topic in a worker: its assigned partitions, and the way of their chunks from the source to a commit.
+
+Here the eight steps meet. Decisions are elsewhere (`held`, `batch`, `ledger`); here is what runs in which order, in
+which thread, and what happens when the API says no.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import TypeVar, TypeVarTuple
+
+import numpy as np
+
+from ingest import batch, drain, metrics
+from ingest.catalog import Answer, Catalog, CommitConflict, CommitRefused, SchemaMoved
+from ingest.chunk import Chunk, Records
+from ingest.decode import Decoded, decode
+from ingest.held import Held, stands_in
+from ingest.ids import uuid7
+from ingest.log_limits import Limits, endangered
+from ingest.position import Position
+from ingest.publish import Press
+from ingest.schema import TopicSchema, merge
+from ingest.topic_settings import TopicSettings
+
+log = logging.getLogger(__name__)
+
+Arguments = TypeVarTuple("Arguments")
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """One assigned broker partition: what is held of it, and how far its chunks came."""
+
+    held: Held
+    committed: Position  # as the API has stored it
+    expected: int  # where the next chunk has to start
+    checked: bool = False  # against the API, since the last assignment
+    positioning: int = -1
+    tail: asyncio.Task[None] | None = None  # the last chunk under way; chunks are taken in their order
+    alive: bool = True  # False: dropped; what is still under way for it counts for nothing
+    end: int = -1  # the log's end, confirmed, when the whole log is readable; else -1
+    confirmed_at_us: int = 0
+
+    def endangered(self, log_ends: tuple[int, int], limits: Limits, now_ms: int) -> bool:
+        """Whether Kafka is about to forget records that a restart would have to read again."""
+        stored = self.committed
+        if stored.next is None:
+            return False
+        needed = int(stored.carried[0]) if len(stored.carried) else stored.next
+        return endangered(needed, self.held.oldest_ms(), log_ends, limits, stored.next, now_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What the topics of a worker share."""
+
+    catalog: Catalog
+    press: Press
+    decoders: Executor
+    slots: asyncio.Semaphore  # decoding at the same time
+    topic_id: Callable[[str], Awaitable[str | None]]
+    now_us: Callable[[], int]
+    most_rows: Callable[[], int]
+
+
+class Topic:
+    """A topic whose partitions, or some of them, are this worker's.
+
+    `on_drop(partitions, why)` is called when all that is held was dropped and the partitions must be positioned anew.
+    """
+
+    def __init__(
+        self, name: str, means: Means, settings: TopicSettings, on_drop: Callable[[Iterable[int], str], None]
+    ) -> None:
+        self.name = name
+        self.means = means
+        self.settings = settings
+        self.on_drop = on_drop
+        self.epoch = ""
+        self.rule_version = 0
+        self.schema = TopicSchema()
+        self.parts: dict[int, Part] = {}
+        self.publishing: asyncio.Task[None] | None = None
+        self.state = "starting"
+        self.reason: str | None = None
+        self.flooded: set[str] = set()
+        self.totals: Counter[str] = Counter()
+        self._lock = asyncio.Lock()  # held rows: one chunk or one cut at a time
+        self._schema_lock = asyncio.Lock()
+
+    # -- 1 fetch, 2 decode, 3 dedup ------------------------------------------------------------------------------
+
+    async def take(self, part: Part, chunk: Chunk, before: asyncio.Task[None] | None) -> None:
+        """Decodes a chunk beside others, then takes its records in their turn."""
+        async with self.means.slots:
+            records = await self._run(_records, chunk, part.held)
+            decoded = await self._decode(part, records, chunk.fetched_at_us) if len(records) else None
+        if before is not None:
+            await asyncio.wait({before})
+        if not part.alive:
+            return
+        now_us = self.means.now_us()
+        async with self._lock:
+            if decoded is None:
+                part.held.pass_over(chunk.next, now_us)
+                return
+            flooding = await self._run(self._hold, part, records, decoded, chunk.next, now_us)
+        for event_id in set(flooding) - self.flooded:
+            self.flooded.add(event_id)
+            log.error(
+                "topic %s: more than 1,000 records with event id %r and different bytes in an hour; they are kept"
+                " from now on. Some producer does not make ids of its own",
+                self.name,
+                event_id,
+            )
+
+    def _hold(
+        self, part: Part, records: Records, decoded: Decoded, next_offset: int, now_us: int
+    ) -> list[str]:
+        table = decoded.table
+        stood_in = stands_in(table) if self.settings.timed else np.zeros(table.num_rows, np.bool_)
+        return part.held.add(
+            table,
+            decoded.dead,
+            decoded.content,
+            stood_in,
+            records.offsets,
+            next_offset,
+            now_us,
+            keep_differing=self.settings.keep_differing,
+        )
+
+    async def _decode(self, part: Part, records: Records, fetched_at_us: int) -> Decoded:
+        """Decodes; when that needs a wider schema, agrees on it with the API and decodes again if others differ."""
+        lake_partition = part.held.base.lake_partition
+        while True:
+            schema = self.schema
+            decoded = await self._run(
+                decode, records, lake_partition, schema, self.settings.decode, fetched_at_us
+            )
+            if decoded.schema == schema:
+                return decoded
+            agreed = await self._agree(decoded.schema)
+            if agreed == decoded.schema:
+                return decoded
+
+    async def _agree(self, wanted: TopicSchema) -> TopicSchema:
+        """The API's schema once it holds all that `wanted` holds (compare-and-set, merged on a conflict)."""
+        async with self._schema_lock:
+            while True:
+                merged = merge(self.schema, wanted)
+                if merged == self.schema:
+                    return self.schema
+                try:
+                    answer = await self.means.catalog.register_schema(self.name, merged.to_json())
+                except SchemaMoved as moved:
+                    self.schema = TopicSchema.from_json(moved.current)
+                else:
+                    self.schema = TopicSchema.from_json(answer)
+                    log.info("topic %s: schema version %d", self.name, self.schema.version)
+
+    async def _run(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self.means.decoders, function, *arguments)
+
+    # -- 4 reorder, 5 encode, 6 put, 7 commit --------------------------------------------------------------------
+
+    def idle(self) -> dict[int, bool]:
+        """Lake partition -> idle, by the last confirmation of the log's end."""
+        lateness_us = self.settings.flush.lateness_us
+        return {
+            part.held.base.lake_partition: (part.tail is None or part.tail.done())
+            and part.held.idle(part.end, part.confirmed_at_us, lateness_us)
+            for part in self.parts.values()
+        }
+
+    def due(self, now_us: int) -> str | None:
+        """Why the topic is due, or None; None too while a batch of it is on its way."""
+        if self.publishing is not None or not self.parts:
+            return None
+        helds = [part.held for part in self.parts.values()]
+        return batch.due(helds, self.settings.flush, self.idle(), now_us)
+
+    def ready_rows(self) -> int:
+        """How many rows would go out now."""
+        lateness_us, idle = self.settings.flush.lateness_us, self.idle()
+        return sum(
+            part.held.ready(lateness_us, idle=idle[part.held.base.lake_partition])
+            for part in self.parts.values()
+        )
+
+    async def publish(self, early: Collection[int] = ()) -> None:
+        """One batch: cut, encode, put, commit. A conflict drops the topic; a refusal stops it.
+
+        `early`: lake partitions whose held-back rows go too.
+        """
+        parts = {part.held.base.lake_partition: part for part in self.parts.values()}
+        commit_id = uuid7(self.means.now_us(), self.means.press.randbits)
+        async with self._lock:
+            cut = await self._run(self._cut, list(parts.values()), commit_id, early)
+        if cut is None:
+            return
+        press = self.means.press
+        files = await press.encode(cut, self.epoch, self.settings.period_us)
+        entries = await press.put(self.name, files)
+        topic_id = await self.means.topic_id(self.name)
+        known = {line.position.topic_id for line in cut.lines} - {None, topic_id}
+        if known and topic_id is not None:
+            self.stop("new_life", f"the topic was made again: its id was {known.pop()}, now it is {topic_id}")
+            return
+        cut = cut.with_topic_id(topic_id)
+        try:
+            answer = await press.commit(cut, self.epoch, self.rule_version, files, entries)
+        except CommitConflict as conflict:
+            self.totals["conflicts"] += 1
+            self.drop(f"commit refused, {conflict}")
+            return
+        except CommitRefused as refused:
+            self.stop("refused", str(refused))
+            return
+        metrics.count(self.totals, cut.lines)
+        async with self._lock:  # the next chunks are being deduplicated in a thread: nothing is forgotten under it
+            for line in cut.lines:
+                part = parts[line.lake_partition]
+                part.committed = line.position
+                part.held.committed(line.position, self.settings.dedup_window_us)
+        log.info(
+            "topic %s: sequence %d, %d rows in %d files, %s",
+            self.name,
+            answer["sequence"],
+            sum(line.written for line in cut.lines),
+            len(files),
+            ", ".join(f"{line.lake_partition}:{line.from_offset}-{line.to_offset}" for line in cut.lines),
+        )
+
+    def _cut(self, parts: list[Part], commit_id: str, early: Collection[int]) -> batch.Cut | None:
+        return batch.cut(
+            self.name,
+            [part.held for part in parts],
+            self.schema,
+            self.settings.flush,
+            self.idle(),
+            commit_id,
+            most_rows=self.means.most_rows(),
+            early=early,
+        )
+
+    async def shed(self, part: Part, to_bytes: int) -> None:
+        """Cuts the dedup memory of one partition down, oldest hours first; it shows as a window cut short."""
+        async with self._lock:
+            await self._run(part.held.seen.shed, to_bytes)
+        log.warning(
+            "topic %s, partition %d: the dedup window is cut short to keep within the memory",
+            self.name,
+            part.held.base.partition,
+        )
+
+    # -- what ends it --------------------------------------------------------------------------------------------
+
+    def drop(self, why: str) -> None:
+        """Drops all that is held of the topic, the dedup memory too, and has its partitions positioned anew."""
+        log.warning("topic %s: all that is held is dropped and read again: %s", self.name, why)
+        partitions = self._forget(self.parts)
+        self.on_drop(partitions, why)
+
+    def stop(self, state: str, reason: str) -> None:
+        """Stops the topic: shown, and not retried, until an operator acts."""
+        log.error("topic %s is stopped (%s): %s", self.name, state, reason)
+        self.state, self.reason = state, reason
+        self.drop(reason)
+
+    def forget(self, partitions: Iterable[int]) -> None:
+        """Drops what is held of partitions that are somebody else's now."""
+        self._forget(
+            {partition: self.parts[partition] for partition in partitions if partition in self.parts}
+        )
+
+    def _forget(self, parts: Mapping[int, Part]) -> list[int]:
+        gone = list(parts)
+        for partition in gone:
+            self.parts.pop(partition).alive = False
+        return gone
+
+    def lake_partitions(self) -> list[int]:
+        """The lake partitions held."""
+        return [part.held.base.lake_partition for part in self.parts.values()]
+
+    @property
+    def bytes(self) -> int:
+        """What is held, in bytes."""
+        return sum(part.held.bytes for part in self.parts.values())
+
+    @property
+    def working(self) -> bool:
+        """Whether a chunk or a batch is under way."""
+        return self.publishing is not None or any(
+            part.tail is not None and not part.tail.done() for part in self.parts.values()
+        )
+
+    def described(self, answer: Answer, settings: TopicSettings) -> None:
+        """Takes what the API says of the topic."""
+        self.settings = settings
+        self.epoch = answer["epoch"]
+        self.rule_version = answer["rule_version"]
+
+
+def _records(chunk: Chunk, held: Held) -> Records:
+    """The chunk's records that are new or awaited."""
+    records = drain.records(chunk)
+    mask = held.wanted(records.offsets)
+    return records if mask is None else records.where(mask)

@@ -1,0 +1,148 @@
+"""The front door: command name -> function. Nothing else happens here.
+
+Programs are imported when their command runs, so that one does not wait for the dependencies of another.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+
+@contextmanager
+def one_line(*refusals: type[BaseException]) -> Iterator[None]:
+    """What went wrong and what to do, in words; exit code 2. Everything else is a defect and shows where it is."""
+    try:
+        yield
+    except refusals as refused:
+        click.echo(str(refused), err=True)
+        sys.exit(2)
+
+
+def log_to_stderr() -> None:
+    """Log lines of a service: time in UTC, level, where, what."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+    for chatty in (
+        "botocore",
+        "boto3",
+        "urllib3",
+        "httpx",
+        "httpcore",
+        "faust",
+        "mode",
+        "aiokafka",
+        "alembic",
+    ):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(importlib.metadata.version("tukang"), prog_name="tukang")
+def main() -> None:
+    """Every event from Kafka, once and in order, as typed Parquet on S3; and the API that proves it."""
+
+
+def service(name: str) -> Callable[[Callable[[], None]], click.Command]:
+    """A command without arguments, told everything by settings."""
+
+    def decorate(run: Callable[[], None]) -> click.Command:
+        return main.command(name)(run)
+
+    return decorate
+
+
+@service("worker")
+def worker() -> None:
+    """Read topics, write Parquet, commit. Stopped by SIGTERM without loss."""
+    import asyncio
+
+    from ingest.service import REFUSALS, serve
+    from ingest.settings import SettingsWrong, load_settings
+
+    log_to_stderr()
+    with one_line(SettingsWrong, *REFUSALS):
+        asyncio.run(serve(load_settings()))
+
+
+@service("api")
+def api() -> None:
+    """Serve the metadata API."""
+    from api.server import serve
+    from api.settings import SettingsError, load
+
+    log_to_stderr()
+    with one_line(SettingsError):
+        serve(load())
+
+
+@service("migrate")
+def migrate() -> None:
+    """Bring the API's database to this release's schema."""
+    from api.migrate import upgrade
+    from api.settings import SettingsError, load
+
+    log_to_stderr()
+    with one_line(SettingsError):
+        upgrade(load())
+
+
+@main.command()
+@click.argument("topic", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Findings as JSON on stdout.")
+@click.option("--deep", is_flag=True, help="Read the rows too: each offset at most once, inside its line.")
+@click.option("--from", "start", metavar="TIME", help="Only files with rows at or after this event time.")
+@click.option("--to", "end", metavar="TIME", help="Only files with rows before this event time.")
+def verify(topic: str | None, **options: Any) -> None:
+    """Prove that the lake agrees with the ledger, and the ledger with Kafka: exit 0 complete, 1 wrong, 2 unknown."""
+    from ingest.verify import verify as prove
+
+    from ingest.settings import SettingsWrong, load_settings
+
+    with one_line(SettingsWrong):
+        sys.exit(prove(load_settings(), topic, **options))
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="As JSON on stdout.")
+def status(as_json: bool) -> None:
+    """Lag, freshness, completeness and state of every topic, and what to do."""
+    from ingest.status import status as show
+
+    from ingest.settings import SettingsWrong, load_settings
+
+    with one_line(SettingsWrong):
+        sys.exit(show(load_settings(), as_json=as_json))
+
+
+@main.command()
+@click.argument("query")
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table")
+def sql(query: str, form: str) -> None:
+    """Ask DuckDB over the live files: each topic is a view by its name."""
+    from loaders.sql import SqlRefused
+    from loaders.sql import sql as ask
+
+    with one_line(SqlRefused):
+        ask(query, form=form)
+
+
+@main.command()
+@click.option("--once", is_flag=True, help="End when everything is in the lake, also on a terminal.")
+@click.option("--keep", metavar="DIR", help="Work in this folder and leave it there.")
+def demo(once: bool, keep: str | None) -> None:
+    """Run the whole stack here, on 336,776 real flights."""
+    from deploy.demo import DemoFailed
+    from deploy.demo import demo as play
+
+    with one_line(DemoFailed):
+        sys.exit(play(once=once, keep=keep))
+
+
+if __name__ == "__main__":
+    main()
