@@ -47,8 +47,13 @@ class BrokerSettings:
 
     def __post_init__(self) -> None:
         """Raises ValueError when the settings contradict each other; the message names their keys."""
-        if not collect_hosts(self.servers):
-            raise ValueError("TUKANG_BROKER names no server: it wants host:port, several separated by commas")
+        for each in self.servers.split(","):
+            host, _, port = each.strip().rpartition(":")
+            if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+                raise ValueError(
+                    f"TUKANG_BROKER={self.servers!r}: {each!r} is no server; it wants host:port,"
+                    " several separated by commas"
+                )
         if self.sasl and not (self.sasl_mechanism and self.username and self.password_file):
             raise ValueError(
                 f"TUKANG_BROKER_PROTOCOL={self.protocol} also needs TUKANG_BROKER_SASL_MECHANISM,"
@@ -141,9 +146,9 @@ async def knock(settings: BrokerSettings) -> None:
         except (ssl.SSLError, errors.KafkaError, ValueError) as error:
             if reason := _refusal(settings, error):
                 raise BrokerRefused(f"the broker at {where} refuses us: {reason}") from error
-            away.append(f"{where} ({error or type(error).__name__})")
+            away.append(f"{where} ({_absence(settings, error)})")
         except (OSError, TimeoutError) as error:
-            away.append(f"{where} ({error or type(error).__name__})")
+            away.append(f"{where} ({_absence(settings, error)})")
         else:
             connection.close()
             return
@@ -164,6 +169,14 @@ def _refusal(settings: BrokerSettings, error: Exception) -> str | None:
             " see TUKANG_BROKER_USERNAME and TUKANG_BROKER_PASSWORD_FILE"
         )
     return None
+
+
+def _absence(settings: BrokerSettings, error: BaseException) -> str:
+    """An error in words. A broker that hangs up at once is often spoken to in the wrong way."""
+    if isinstance(error, ConnectionResetError) or str(error).endswith(" closed"):
+        hint = "" if settings.cert or not settings.tls else ", and does it want TUKANG_BROKER_CERT"
+        return f"it closed the connection: is TUKANG_BROKER_PROTOCOL={settings.protocol} right for this port{hint}?"
+    return str(error) or type(error).__name__
 
 
 class TopicIds:

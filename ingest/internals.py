@@ -7,9 +7,9 @@ and change the names, so these are looked at too.
 
 from __future__ import annotations
 
+import dis
 import inspect
 from importlib.metadata import PackageNotFoundError, version
-from types import CodeType
 from typing import Any
 
 import faust
@@ -61,7 +61,7 @@ NAMES: dict[Any, tuple[str, ...]] = {
         "_crash", "add_runtime_dependency", "crash", "crashed", "on_start", "on_stop", "should_stop", "sleep",
     ),
 }  # fmt: skip
-"""Where -> names that must be found there: as attributes, or as attributes of `self` that a method of it sets."""
+"""Where -> names that must be found there: as attributes, or as attributes that a method of it assigns."""
 
 
 class InternalsChanged(Exception):
@@ -95,11 +95,7 @@ def check() -> None:
 
 
 def _set_on_self(place: type[Any]) -> set[str]:
-    """Every attribute name that the methods of a class mention."""
-    codes = [each.__code__ for each in vars(place).values() if inspect.isfunction(each)]
-    names: set[str] = set()
-    while codes:
-        code = codes.pop()
-        names.update(code.co_names)
-        codes += [each for each in code.co_consts if isinstance(each, CodeType)]
-    return names
+    """Every attribute that a method of a class, or of a class it is made of, assigns."""
+    methods = [each for base in place.__mro__ for each in vars(base).values() if inspect.isfunction(each)]
+    steps = [step for each in methods for step in dis.get_instructions(each)]
+    return {str(step.argval) for step in steps if step.opname == "STORE_ATTR"}

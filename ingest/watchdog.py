@@ -73,10 +73,9 @@ class Watchdog:
 
     def judge(self, now: Signs) -> str | None:
         """One look: why the process must end, or None."""
-        last = self._last or now
-        self._last = now
-        self._count("loop", now.beats == last.beats)
-        self._count("drain", now.connected and now.drains == last.drains)
+        last, self._last = self._last, now
+        self._count("loop", last is not None and now.beats == last.beats)
+        self._count("drain", last is not None and now.connected and now.drains == last.drains)
         self._count("member", now.connected and not now.member and now.broker_known)
         self._count("dead", now.dead is not None)
         seconds = {name: count * self._look_seconds for name, count in self._stuck.items()}

@@ -7,14 +7,23 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    NewPartitions,
+    NewTopic,
+    ResourcePatternType,
+    ResourceType,
+)
 
 from deploy.part import LOOPBACK, Part, Ward, free_ports, listening
 from ingest.broker import BrokerSettings
@@ -28,7 +37,7 @@ _WANTED = {
 }
 _numbers = count(1)
 
-USER, PASSWORD = "tukang", "a secret with = and spaces"
+USER, POOR_USER, PASSWORD = "tukang", "poor", "a secret with = and spaces"
 
 
 def _jars() -> str:
@@ -61,6 +70,7 @@ class Kafka:
     port: int
     controller_port: int
     secure_port: int | None = None
+    mutual_port: int | None = None
     part: Part | None = None
 
     @property
@@ -79,6 +89,21 @@ class Kafka:
             password_file=self.folder / "password",
             ca=self.folder / "ca.pem",
         )
+
+    @property
+    def poor(self) -> BrokerSettings:
+        """A user that it knows and that may do nothing, unless a test allows it."""
+        return replace(self.secure, username=POOR_USER)
+
+    @property
+    def mutual(self) -> BrokerSettings:
+        """How to reach the listener that wants a certificate of its clients, with one."""
+        files = {
+            "ca": self.folder / "ca.pem",
+            "cert": self.folder / "client.crt",
+            "key": self.folder / "client.key",
+        }
+        return BrokerSettings(servers=f"{LOOPBACK}:{self.mutual_port}", protocol="SSL", **files)
 
     def start(self) -> None:
         """Start the process and wait until it answers."""
@@ -138,6 +163,15 @@ class Kafka:
         wanted = TopicPartition(topic, partition, before)
         admin.delete_records([wanted])[wanted].result(30)
 
+    def allow(self, what: str, kind: str, name: str, user: str = POOR_USER) -> None:
+        """Let a user do something, as `("READ", "GROUP", "name")`."""
+        admin = self.admin()
+        binding = AclBinding(
+            ResourceType[kind], name, ResourcePatternType.LITERAL, f"User:{user}", "*",
+            AclOperation[what], AclPermissionType.ALLOW,
+        )  # fmt: skip
+        admin.create_acls([binding])[binding].result(30)
+
     def _answers(self) -> bool:
         if not listening(self.port):
             return False
@@ -154,7 +188,7 @@ class Kafka:
             "node.id": "1",
             "controller.quorum.voters": f"1@{LOOPBACK}:{self.controller_port}",
             "controller.listener.names": "CONTROLLER",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_SSL:SASL_SSL,SSL:SSL",
             "log.dirs": str(self.folder / "log"),
             "auto.create.topics.enable": "false",
             "group.initial.rebalance.delay.ms": "0",
@@ -173,17 +207,23 @@ class Kafka:
         }
         format_options: list[str] = []
         if self.secure_port is not None:
-            listeners.append(f"SASL_SSL://{LOOPBACK}:{self.secure_port}")
+            listeners += [f"SASL_SSL://{LOOPBACK}:{self.secure_port}", f"SSL://{LOOPBACK}:{self.mutual_port}"]
             self._certificates()
             (self.folder / "password").write_text(f"{PASSWORD}\n", encoding="utf-8")
             settings |= {
+                "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+                "super.users": f"User:ANONYMOUS;User:{USER};User:CN=client",
                 "sasl.enabled.mechanisms": "SCRAM-SHA-512",
                 "ssl.keystore.type": "PEM",
                 "ssl.keystore.location": str(self.folder / "broker.pem"),
+                "ssl.truststore.type": "PEM",
+                "ssl.truststore.location": str(self.folder / "ca.pem"),
+                "listener.name.ssl.ssl.client.auth": "required",
                 "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config":
                     "org.apache.kafka.common.security.scram.ScramLoginModule required;",
             }  # fmt: skip
-            format_options = ["--add-scram", f'SCRAM-SHA-512=[name="{USER}",password="{PASSWORD}"]']
+            for user in (USER, POOR_USER):
+                format_options += ["--add-scram", f'SCRAM-SHA-512=[name="{user}",password="{PASSWORD}"]']
         settings["listeners"] = ",".join(listeners)
         settings["advertised.listeners"] = ",".join(each for each in listeners if "CONTROLLER" not in each)
         text = "".join(f"{key}={value}\n" for key, value in settings.items())
@@ -198,14 +238,14 @@ class Kafka:
         def openssl(*arguments: str) -> None:
             subprocess.run(["openssl", *arguments], cwd=self.folder, check=True, capture_output=True)
 
-        name = f"subjectAltName=IP:{LOOPBACK}"
-        (self.folder / "name.ext").write_text(name)
         openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=Test CA",
                 "-keyout", "ca.key", "-out", "ca.pem")  # fmt: skip
-        openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=broker", "-keyout", "broker.key", "-out",
-                "broker.csr")  # fmt: skip
-        openssl("x509", "-req", "-in", "broker.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days",
-                "2", "-extfile", "name.ext", "-out", "broker.crt")  # fmt: skip
+        (self.folder / "name.ext").write_text(f"subjectAltName=IP:{LOOPBACK}")
+        for name in ("broker", "client"):
+            openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out",
+                    f"{name}.csr")  # fmt: skip
+            openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
+                    "-days", "2", "-extfile", "name.ext", "-out", f"{name}.crt")  # fmt: skip
         parts = ("broker.key", "broker.crt", "ca.pem")
         (self.folder / "broker.pem").write_text("".join((self.folder / each).read_text() for each in parts))
 
@@ -214,8 +254,8 @@ def _running(folder: Path, secure: bool) -> Iterator[Kafka]:
     _jars()
     folder.mkdir(exist_ok=True)
     with Ward(remove=folder) as ward:
-        port, controller_port, secure_port = free_ports(3)
-        kafka = Kafka(folder, ward.environment, port, controller_port, secure_port if secure else None)
+        ports = free_ports(4 if secure else 2)
+        kafka = Kafka(folder, ward.environment, *ports)
         kafka.prepare()
         kafka.start()
         yield kafka
@@ -230,7 +270,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
 
 @pytest.fixture(scope="session")
 def secure_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
-    """A broker with a second listener, SASL_SSL with SCRAM-SHA-512."""
+    """A broker with more listeners, SASL_SSL with SCRAM-SHA-512 and mutual TLS, and with access control."""
     yield from _running(tmp_path_factory.mktemp("secure-kafka"), secure=True)
 
 
