@@ -17,6 +17,8 @@ SETTINGS = {
     "event_time": ["time"],
     "lateness": "1s",  # twice what the events are out of order; also how long the topic must be quiet at its end
     "max_ahead": "1h",
+    "flush_rows": 500_000,  # these two as the loader by hand
+    "flush_age": "2s",
 }
 
 

@@ -6,6 +6,7 @@ Nothing here knows which program it runs; `deploy/seaweedfs.py`, `deploy/tansu.p
 import atexit
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -133,6 +134,10 @@ class Part(Executor):
         """Ask it to stop, kill what does not. Returns its exit code, None if it was not running."""
         if self.process is None:
             return None
+        if (code := self.process.poll()) is not None:  # its number may belong to somebody else by now
+            self._kill_all_kids(signal.SIGTERM)
+            self._clear_process()
+            return code
         try:
             self.stop()
         except ProcessFinishedWithError as error:

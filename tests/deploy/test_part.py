@@ -105,6 +105,20 @@ def test_ending_a_part_ends_its_children(tmp_path: Path) -> None:
         assert not carrying(ward.mark)
 
 
+def test_a_part_that_ended_by_itself_tells_its_code_and_leaves_no_child(tmp_path: Path) -> None:
+    orphaning = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEPER!r}]); sys.exit(4)"
+    with Ward() as ward:
+        parent = part(
+            tmp_path, orphaning, environment=ward.environment, ready=lambda: bool(carrying(ward.mark))
+        )
+        parent.start()
+        while parent.alive():
+            time.sleep(0.02)
+        assert parent.end() == 4
+        wait_until_nobody_carries(ward.mark)
+        assert parent.end() is None
+
+
 def test_what_its_owner_forgot_is_ended_with_the_ward_and_the_folder_goes(tmp_path: Path) -> None:
     folder = tmp_path / "stack"
     folder.mkdir()
