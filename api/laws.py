@@ -16,6 +16,8 @@ from uuid import UUID
 
 from pyroaring import BitMap
 
+from api.times import format_time, format_time_or_none
+
 CARRIED_BYTES = 2**20
 FOLDERS = {"rows": "fresh", "dead_letters": "dead_letters", "deletes": "deletes"}
 
@@ -158,7 +160,9 @@ def check_line(line: Line, stored: Position) -> None:
         ("published_to", stored.published_to_us, after.published_to_us),
     ):
         if before_us is not None and (after_us is None or after_us < before_us):
-            _broken(name, line, before_us, after_us, f"{name} went back")
+            _broken(
+                name, line, format_time(before_us), format_time_or_none(after_us), f"{name} went back"
+            )  # fmt: skip
     if line.differing > line.duplicates:
         _broken(
             "differing", line, line.duplicates, line.differing, "more differing duplicates than duplicates"
@@ -272,8 +276,8 @@ def check_files(
             _broken(
                 "times",
                 None,
-                file.lowest_us,
-                file.highest_us,
+                format_time(file.lowest_us),
+                format_time(file.highest_us),
                 "a file's highest event time is below its lowest",
             )
         if file.what == "rows":
@@ -288,4 +292,10 @@ def check_files(
                 )
         for start_us, end_us, _ in file.periods:
             if end_us is not None and end_us <= start_us:
-                _broken("periods", None, start_us, end_us, "a range of periods ends before it starts")
+                _broken(
+                    "periods",
+                    None,
+                    format_time(start_us),
+                    format_time(end_us),
+                    "a range of periods ends before it starts",
+                )
