@@ -29,12 +29,12 @@ _BATCH = ("validate_crc", "next_offset", "producer_id", "is_control_batch", "is_
 
 NAMES: dict[Any, tuple[str, ...]] = {
     AIOKafkaConsumer: ("_client", "_closed", "_coordinator", "_fetcher", "_subscription", "seek", "pause", "resume"),
-    AIOKafkaClient: ("_sync_task", "cluster", "close", "force_metadata_update"),
+    AIOKafkaClient: ("_sync_task", "cluster", "close", "force_metadata_update", "send"),
     ClusterMetadata: ("topics", "partitions_for_topic", "leader_for_partition"),
     fetcher: ("READ_COMMITTED", "FetchError", "FetchResult", "MemoryRecords", "PartitionRecords"),
     fetcher.Fetcher: (
-        "_create_fetch_waiter", "_fetch_task", "_notify", "_prefetch_backoff", "_records", "_wait_consume_future",
-        "beginning_offsets", "end_offsets", "seek_to",
+        "_create_fetch_waiter", "_fetch_task", "_isolation_level", "_notify", "_prefetch_backoff", "_records",
+        "_wait_consume_future", "beginning_offsets", "end_offsets", "seek_to",
     ),
     fetcher.FetchResult: ("_partition_records", "_update_position", "check_assignment"),
     fetcher.FetchError: ("_error",),

@@ -156,8 +156,8 @@ class ChunkSource(mode.Service):
         self.membership.acknowledge({each: offset for each, offset in offsets.items() if each in ours})
 
     async def log_range(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
-        """First offset in the log, and its end (the last stable offset). What does not exist, or has no leader now, is
-        left out. Raises BrokerAway when the broker does not answer."""
+        """First offset in the log, and its end (high watermark). What does not exist, or has no leader now, is left
+        out. Raises BrokerAway when the broker does not answer."""
         return {} if self.tap is None else await self.tap.log_range(partitions)
 
     def partitions_of(self, topic: str) -> tuple[list[int], int] | None:

@@ -7,12 +7,14 @@ ends. Nothing here decides where reading starts or when, and nothing here knows 
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import FetchError
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.structs import TopicPartition
 
 from ingest.broker import BrokerAway
@@ -22,6 +24,7 @@ from ingest.positioning import Positions, Reading
 from ingest.raw_batch import keep_bytes
 
 LOG_RANGE_SECONDS = 15.0
+FETCHED_END_MS = 50  # with no time at all Tansu tells nothing
 NO_BACKOFF_END = 1e6  # seconds
 
 
@@ -116,16 +119,42 @@ class Tap:
     async def log_range(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
         """First offset in the log and its end. See `ChunkSource.log_range`."""
         leader = self._consumer._client.cluster.leader_for_partition
-        here = [each for each in partitions if leader(each) not in (None, -1)]
+        leaders = {each: leader(each) for each in partitions}
+        here = [each for each, node in leaders.items() if node not in (None, -1)]
         milliseconds = int(LOG_RANGE_SECONDS * 1000)
         try:
-            first = await self._fetcher.beginning_offsets(here, milliseconds)
-            end = await self._fetcher.end_offsets(here, milliseconds)
+            first, end = await asyncio.gather(
+                self._fetcher.beginning_offsets(here, milliseconds),
+                self._fetcher.end_offsets(here, milliseconds),
+            )
+            told = {each: end[each] for each in here if each in first and each in end}
+            nodes = {leaders[each] for each in told}
+            for node in nodes:
+                told |= await self._fetched_ends(
+                    node, {tp: at for tp, at in told.items() if leaders[tp] == node}
+                )
         except KafkaError as error:
             raise BrokerAway(
                 f"the broker does not tell where the log begins and ends: {_said(error)}"
             ) from error
-        return {each: (first[each], end[each]) for each in here if each in first and each in end}
+        return {each: (first[each], end) for each, end in told.items()}
+
+    async def _fetched_ends(self, node: Any, ends: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """The ends again, as an answer to a fetch there tells them. Asked for its latest offset a broker tells the last
+        stable one, and Tansu the second of its last batch; both may lie before what was read already."""
+        topics: dict[str, list[tuple[int, int, int]]] = defaultdict(list)
+        for each, end in ends.items():
+            topics[each.topic].append((each.partition, end, 1))
+        request = FetchRequest(
+            FETCHED_END_MS, 0, 1, self._fetcher._isolation_level, list(topics.items()), rack_id=""
+        )
+        answer = await self._consumer._client.send(node, request)
+        return {
+            TopicPartition(topic, partition): max(high_watermark, ends[TopicPartition(topic, partition)])
+            for topic, partitions in answer.topics
+            for partition, error, high_watermark, *_ in partitions
+            if error == 0
+        }
 
     def _chunks(
         self, partition: TopicPartition, reading: Reading, state: Any, fetched: Any

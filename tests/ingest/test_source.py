@@ -94,6 +94,9 @@ def test_an_open_transaction_holds_the_stable_end_back(kafka: Kafka, tmp_path: P
         async with Reader(kafka.settings, topic, tmp_path) as reader:
             await until(lambda: reader.source.ends().get(partition, ())[:2] == (3, 1))
             await until(lambda: reader.store.next(topic) == 1)
+            assert (await reader.source.log_range([TopicPartition(topic, 0)])) == {
+                TopicPartition(topic, 0): (0, 3)
+            }
             transactional.commit_transaction(30)
             await until(lambda: reader.store.next(topic) == 4)
             assert reader.store.values(topic) == [b"before", b"inside", b"behind"]
