@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -56,6 +57,9 @@ def catalog_of(settings: Settings) -> Catalog:
 
 async def serve(settings: Settings) -> None:
     """Runs a worker until SIGTERM. Raises one of `REFUSALS`, in one line that says what to do."""
+    # A chunk is tens of thousands of objects without cycles: the collector would walk them again and again for nothing.
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 100)
     lake, catalog = lake_of(settings), catalog_of(settings)
     await wait_for("the object store", lambda: asyncio.to_thread(lake.check), LakeUnavailable)
     await wait_for("the API", catalog.check, CatalogUnavailable)
