@@ -53,7 +53,7 @@ class SeaweedFS(Part):
         } | {_port_flag(name): number for name, number in ports.items()}
         super().__init__(
             "seaweedfs",
-            [weed(), "mini", *(f"-{name}={value}" for name, value in flags.items())],
+            [weed(), "-logtostderr=true", "mini", *(f"-{name}={value}" for name, value in flags.items())],
             folder=folder,
             ready=self.answers,
             environment=self.credentials | dict(environment or {}),
