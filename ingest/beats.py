@@ -88,7 +88,9 @@ async def shed(worker: Worker) -> None:
 
 async def send_reports(worker: Worker, now_us: Callable[[], int]) -> None:
     """Every ten seconds; the answer carries what changed in the topics' settings."""
+    missing: set[str] = set()
     while True:
+        missing = say_missing(worker, missing)
         try:
             answer = await worker.catalog.report(worker.settings.name, report(worker, now_us()))
         except CatalogUnavailable as error:
@@ -97,6 +99,19 @@ async def send_reports(worker: Worker, now_us: Callable[[], int]) -> None:
             for changed in answer["topics"]:
                 worker.change(changed)
         await asyncio.sleep(REPORT_S)
+
+
+def say_missing(worker: Worker, said: set[str]) -> set[str]:
+    """Says once of each topic that is named in the settings that the broker does not have it; returns those."""
+    if worker.source.tap is None:
+        return said
+    missing = {name for name in worker.settings.names if worker.source.partitions_of(name) is None}
+    for name in sorted(missing - said):
+        log.warning(
+            "topic %s of TUKANG_TOPICS is not at the broker, or may not be read: it is taken when it is there",
+            name,
+        )
+    return missing
 
 
 async def watch_logs(

@@ -154,6 +154,13 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def names(self) -> list[str]:
+        """The topics that are named, not matched."""
+        return [
+            part for each in self.topics.split(",") if (part := each.strip()) and not part.startswith("^")
+        ]
+
+    @property
     def pattern(self) -> str:
         """The topics as one anchored pattern; names stand for themselves."""
         parts = [part.strip() for part in self.topics.split(",") if part.strip()]
