@@ -16,7 +16,7 @@ from api import (
     topics,
     workers,
 )
-from api.contract import Contract
+from api.contract import load_contract
 from api.database import Clock, Database, database_clock, make_engine
 from api.heads import Heads
 from api.migrate import upgrade_at_start
@@ -37,7 +37,7 @@ def create_app(settings: ApiSettings, clock: Clock = database_clock) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = settings.api_body_limit
     database = Database(make_engine(settings.database, settings.database_connections), clock)
     upgrade_at_start(database)
-    contract = Contract()
+    contract = load_contract()
     app.extensions[EXTENSION] = Process(settings, database, Heads(database), contract)
     problems.register(app)
 

@@ -6,6 +6,7 @@ validator written in Python, which at 300 commits/s is more than a core.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,12 @@ class Operation:
     parameters: tuple[Parameter, ...]
     body: Any | None  # validator of the JSON body
     body_required: bool
+
+
+@cache
+def load_contract() -> "Contract":
+    """The contract, read and compiled once in a process."""
+    return Contract()
 
 
 def document() -> dict[str, Any]:

@@ -56,14 +56,18 @@ class Heads:
             self._wake()
 
     def wait(self, after: dict[int, int], seconds: float) -> None:
-        """Returns when one of the topics (id -> sequence) is beyond its sequence, at a stop, or after `seconds`."""
+        """Returns when one of the topics is beyond the head given (id -> sequence), at a stop, or after `seconds`.
+
+        `after` are heads as the caller read them: what is known already wakes nobody.
+        """
         event = threading.Event()
         with self._lock:
             if self._stopped or any(
                 self._known.get(topic, 0) > sequence for topic, sequence in after.items()
             ):
                 return
-            for topic in after:
+            for topic, sequence in after.items():
+                self._known[topic] = sequence
                 self._waiting[topic].add(event)
         self._start()
         try:

@@ -4,6 +4,7 @@ Empty and SQLite databases migrate at start, others by `tukang migrate`. A lock 
 migrate once. Migrations only expand: `installation.runs_from` is the oldest revision whose code still runs.
 """
 
+import logging
 from pathlib import Path
 
 from alembic import command
@@ -19,6 +20,10 @@ from api.tables import installation
 REVISION = 1
 # Any number that no other program takes for its advisory lock; PostgreSQL's locks are one space for a database.
 MIGRATION_LOCK = 0x74756B616E67
+
+
+# Its plugins announce themselves line by line.
+logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
 
 
 class SchemaError(Exception):

@@ -79,7 +79,8 @@ def _store_topics(
     # What this report does not name, the worker has no more.
     connection.execute(
         delete(worker_topics).where(
-            worker_topics.c.worker_id == worker_id, worker_topics.c.received_us < now_us
+            worker_topics.c.worker_id == worker_id,
+            worker_topics.c.topic_id.not_in([topic.id for topic, _ in reported]),
         )
     )
 
