@@ -9,7 +9,7 @@ BIN := .venv/bin
 SOURCES := ingest api loaders deploy tukang.py
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: run setup test test-fast lint bench picture clean distclean
+.PHONY: run setup test test-fast lint bench docs picture clean distclean
 .DEFAULT_GOAL := run
 
 run: .venv/installed
@@ -30,6 +30,9 @@ lint: .venv/developed
 
 bench: .venv/developed
 	$(BIN)/python -m bench.run $(ARGS)
+
+docs: .venv/installed
+	$(BIN)/python -m docs.pages
 
 picture: .venv/installed
 	$(BIN)/python -m docs.picture
