@@ -26,17 +26,19 @@ from api.settings import ApiSettings
 NOUNS = (health, topics, defaults, positions, commits, feed, files, schemas, periods, ledger, workers)
 
 
-def create_app(settings: ApiSettings, clock: Clock = database_clock) -> Flask:
+def create_app(settings: ApiSettings, clock: Clock = database_clock, *, prepared: bool = False) -> Flask:
     """The application over the settings' database, migrated when it is empty or SQLite.
 
-    `clock` is the database's time in microseconds since 1970 UTC. Raises SchemaError when the database is not one that
+    `clock` is the database's time in microseconds since 1970 UTC; `prepared`: the database was migrated by whoever
+    calls, and is not asked now. Raises SchemaError when the database is not one that
     this release runs on, SQLAlchemy's errors when it does not answer.
     """
     app = Flask("api", static_folder=None)
     # Room for the framing of a body at the limit.
     app.config["MAX_CONTENT_LENGTH"] = settings.api_body_limit
     database = Database(make_engine(settings.database, settings.database_connections), clock)
-    upgrade_at_start(database)
+    if not prepared:
+        upgrade_at_start(database)
     contract = load_contract()
     app.extensions[EXTENSION] = Process(settings, database, Heads(database), contract)
     problems.register(app)

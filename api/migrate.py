@@ -13,7 +13,7 @@ from sqlalchemy import Connection, inspect, select, text
 
 from api.database import Database, make_engine
 from api.months import ensure_months
-from api.settings import ApiSettings
+from api.settings import ApiSettings, SettingsError
 from api.tables import installation
 
 # The revision that this release's code is written for.
@@ -26,7 +26,7 @@ MIGRATION_LOCK = 0x74756B616E67
 logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
 
 
-class SchemaError(Exception):
+class SchemaError(SettingsError):
     """The database's schema is not one that this release runs on; the message says what to do."""
 
 
@@ -43,14 +43,15 @@ def check(connection: Connection) -> None:
     found = revision_of(connection)
     if found < REVISION:
         raise SchemaError(
-            f"The database is at revision {found}, this release needs {REVISION}: run `tukang migrate` first."
+            f"TUKANG_DATABASE: the database is at revision {found}, this release needs {REVISION}: "
+            "run `tukang migrate` first."
         )
     if found > REVISION:
         runs_from = connection.execute(select(installation.c.runs_from)).scalar_one()
         if runs_from > REVISION:
             raise SchemaError(
-                f"The database is at revision {found}, made by a newer release that dropped what this one "
-                f"(revision {REVISION}) needs: start the newer release."
+                f"TUKANG_DATABASE: the database is at revision {found}, made by a newer release that "
+                f"dropped what this one (revision {REVISION}) needs: start the newer release."
             )
 
 

@@ -6,12 +6,14 @@ are answered at once, other requests get time to end.
 
 import logging
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
+from sqlalchemy.exc import OperationalError
 
 from api.app import create_app
 from api.database import Database, make_engine
@@ -25,6 +27,8 @@ log = logging.getLogger("tukang.api")
 KEEPALIVE_SECONDS = 75
 # Connections without a request at hand cost a socket, not a thread.
 IDLE_CONNECTIONS = 4_000
+# What a PostgreSQL server answers that will serve soon.
+PASSING = ("starting up", "shutting down", "in recovery", "too many clients", "remaining connection slots")
 
 
 class PollingWorker(ThreadWorker):  # type: ignore[misc]
@@ -65,7 +69,7 @@ class _Application(BaseApplication):  # type: ignore[misc]
                 self.cfg.set(name, value)
 
     def load(self) -> Any:
-        return create_app(self._settings)
+        return create_app(self._settings, prepared=True)
 
     def _ready(self, arbiter: Arbiter) -> None:
         scheme = "https" if self._settings.tls_cert else "http"
@@ -79,20 +83,45 @@ def _say_started(address: str) -> None:
     sys.stdout.flush()
 
 
+def prepare_database(settings: ApiSettings) -> None:
+    """Migrates where that is due at start; waits with growing pauses while the server is away.
+
+    Raises SettingsError when waiting would not help: a wrong password, no such database, a file that cannot be opened.
+    """
+    pause = 0.2
+    while True:
+        database = Database(make_engine(settings.database, 1))
+        try:
+            upgrade_at_start(database)
+            return
+        except OperationalError as error:
+            said = " ".join(str(error.orig).split())
+            if database.sqlite or ("FATAL" in said and not any(word in said for word in PASSING)):
+                raise SettingsError(f"TUKANG_DATABASE: the database cannot be opened: {said}") from error
+            log.warning("waiting for the database: %s", said)
+        finally:
+            database.dispose()
+        time.sleep(pause)
+        pause = min(pause * 2, 10)
+
+
 def serve(settings: ApiSettings, started: Callable[[str], None] = _say_started) -> None:
     """Serves until SIGTERM or SIGINT, then ends the process (SystemExit). `started` is told the address then served.
 
-    Raises SettingsError, SchemaError, or SQLAlchemy's OperationalError before anything listens.
+    Raises SettingsError, before anything listens, when a setting or the database that it names is wrong.
     """
-    if not settings.on_loopback():
-        log.warning(
-            "%s is reachable from other machines, and there are no tokens yet: anyone may commit",
-            settings.listen,
-        )
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise SettingsError("TUKANG_TLS_CERT, TUKANG_TLS_KEY: one without the other turns no TLS on")
+    for key, path in (("TUKANG_TLS_CERT", settings.tls_cert), ("TUKANG_TLS_KEY", settings.tls_key)):
+        if path is not None and not path.is_file():
+            raise SettingsError(f"{key}: there is no file {path}")
+    if settings.on_loopback():
+        log.info("%s is this machine alone; no tokens are asked for yet", settings.listen)
+    else:
+        log.warning(
+            "%s is reachable from other machines and asks for no tokens yet: anyone may commit",
+            settings.listen,
+        )
     # Before the fork: one process migrates, and what is wrong with the database is said in one place.
-    database = Database(make_engine(settings.database, 1))
-    upgrade_at_start(database)
-    database.dispose()
+    prepare_database(settings)
     _Application(settings, started).run()

@@ -1,0 +1,120 @@
+"""`tukang api` as a process: it says its address, stops in order, and says what is wrong in one line."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from deploy.part import clean_environment
+from tests.stack.postgres import Postgres
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = """
+import logging, sys
+from api.server import serve
+from api.settings import SettingsError, load
+logging.basicConfig(level=logging.INFO)
+try:
+    serve(load())
+except SettingsError as error:
+    sys.exit(str(error))
+"""
+
+pytestmark = pytest.mark.slow
+
+
+@contextmanager
+def api(**environment: str) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """The server's process, and the lines that it has written so far."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        env=clean_environment({"TUKANG_LISTEN": "127.0.0.1:0", "TUKANG_AUTH": "none", **environment}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+    )
+    lines: list[str] = []
+
+    def follow() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+
+    reader = threading.Thread(target=follow)
+    reader.start()
+    try:
+        yield process, lines
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait(60)
+        reader.join()
+
+
+def address(lines: list[str]) -> str:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        found = re.search(r"listens on (http\S+)", "".join(lines))
+        if found:
+            return found[1]
+        time.sleep(0.02)
+    raise AssertionError("".join(lines))
+
+
+def test_it_serves_and_stops_in_order_with_long_polls_open(tmp_path: Path) -> None:
+    with api(TUKANG_DATABASE=f"sqlite:///{tmp_path / 'x.db'}") as (process, lines):
+        url = address(lines)
+        httpx.post(f"{url}/v1/topics", json={"topic": "orders"}).raise_for_status()
+        answers: list[httpx.Response] = []
+        poll = threading.Thread(
+            target=lambda: answers.append(httpx.get(f"{url}/v1/topics/orders/batches?wait=30", timeout=60))
+        )
+        poll.start()
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        poll.join()
+        assert answers[0].json()["commits"] == []
+
+
+def test_it_waits_for_a_database_that_is_away(own_postgres: Postgres) -> None:
+    name = own_postgres.create()
+    own_postgres.stop()
+    with api(TUKANG_DATABASE=own_postgres.url(name)) as (_process, lines):
+        while "waiting for the database" not in "".join(lines):
+            time.sleep(0.05)
+        own_postgres.start()
+        url = address(lines)
+        httpx.post(f"{url}/v1/topics", json={"topic": "orders"}).raise_for_status()
+        # A restart under way is told to callers as 503, and is over when the server is back.
+        own_postgres.kill()
+        away = httpx.get(f"{url}/v1/topics")
+        assert (away.status_code, away.json()["type"]) == (503, "/problems/database-away")
+        own_postgres.start()
+        statuses = {httpx.get(f"{url}/v1/topics").status_code for _ in range(20)}
+        assert httpx.get(f"{url}/v1/topics").json()["topics"][0]["topic"] == "orders"
+        assert statuses <= {200, 503}
+
+
+def test_a_wrong_database_is_said_in_one_line(own_postgres: Postgres, tmp_path: Path) -> None:
+    for url in (own_postgres.url("nothing"), f"sqlite:///{tmp_path / 'no' / 'folder' / 'x.db'}"):
+        with api(TUKANG_DATABASE=url) as (process, lines):
+            assert process.wait(30) == 1
+        assert lines[-1].startswith("TUKANG_DATABASE: the database cannot be opened")
+
+
+def test_a_wrong_setting_is_said_in_one_line(tmp_path: Path) -> None:
+    with api(TUKANG_TLS_CERT=str(tmp_path / "cert.pem")) as (process, lines):
+        assert process.wait(30) == 1
+    assert lines[-1].startswith("TUKANG_TLS_CERT, TUKANG_TLS_KEY:")
