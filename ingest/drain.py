@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from aiokafka.consumer.fetcher import READ_COMMITTED
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
@@ -25,6 +26,8 @@ from ingest.raw_batch import read_slowly
 
 CUT_OFFSETS = 25_000
 """Where a chunk is cut: decoding in slices of about this size stays in the processor's cache (a third faster)."""
+
+Column = npt.NDArray[np.int64]
 
 Batch = tuple[Any, memoryview]
 """aiokafka's batch, which can be iterated once, and its bytes."""
@@ -108,24 +111,31 @@ def records(chunk: Chunk) -> Records:
         raise ValueError(
             f"the records of {chunk.topic}-{chunk.partition} from {chunk.start} on were taken before"
         )
-    offsets: list[int] = []
-    timestamps: list[int | None] = []
+    offsets: list[Column] = []
+    timestamps: list[Column] = []
     keys: list[bytes | None] = []
     values: list[bytes | None] = []
-    headers: list[Headers] = []
+    headers: list[Headers] | None = None
     batches.reverse()
     while batches:
-        rows = _rows(*batches.pop())  # popped: only one decompressed batch at a time is held
-        offsets += [row.offset for row in rows]
-        timestamps += [row.timestamp for row in rows]
+        batch, raw = batches.pop()  # popped: only one decompressed batch at a time is held
+        rows = _rows(batch, raw)
+        offsets.append(_offsets(batch, rows))
+        timestamps.append(_milliseconds(rows))
+        theirs = [row.headers for row in rows]
+        if headers is None and any(theirs):
+            headers = [()] * len(keys)
+        if headers is not None:
+            headers += theirs
         keys += [row.key for row in rows]
         values += [row.value for row in rows]
-        headers += [row.headers for row in rows]
-    column = np.array(offsets, dtype=np.int64)
+    column = np.concatenate(offsets) if offsets else np.empty(0, np.int64)
+    times = np.concatenate(timestamps) if timestamps else np.empty(0, np.int64)
     if skip := int(np.searchsorted(column, chunk.start)):
-        column = column[skip:]
-        del timestamps[:skip], keys[:skip], values[:skip], headers[:skip]
-    return Records(column, _milliseconds(timestamps), keys, values, headers if any(headers) else None)
+        column, times = column[skip:], times[skip:]
+        del keys[:skip], values[:skip]
+        headers = headers[skip:] if headers is not None else None
+    return Records(column, times, keys, values, headers)
 
 
 def _rows(batch: Any, raw: memoryview) -> list[Any]:
@@ -135,8 +145,16 @@ def _rows(batch: Any, raw: memoryview) -> list[Any]:
         return list(read_slowly(raw))
 
 
-def _milliseconds(timestamps: list[int | None]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Timestamps as a column, -1 for none (records of the oldest format carry none)."""
+def _offsets(batch: Any, rows: list[Any]) -> Column:
+    """Most batches have a record for every offset, and then nobody need be asked."""
+    if batch.producer_id is not None and len(rows) == batch.next_offset - batch.base_offset:
+        return np.arange(batch.base_offset, batch.next_offset, dtype=np.int64)
+    return np.array([row.offset for row in rows], dtype=np.int64)
+
+
+def _milliseconds(rows: list[Any]) -> Column:
+    """Timestamps, -1 for none: records of the oldest format carry none."""
+    timestamps = [row.timestamp for row in rows]
     try:
         return np.array(timestamps, dtype=np.int64)
     except TypeError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
@@ -17,6 +17,7 @@ from aiokafka.errors import GroupAuthorizationFailedError, KafkaError
 from aiokafka.structs import TopicPartition
 
 from ingest.assignor import RendezvousAssignor
+from ingest.broker import BrokerAway, BrokerRefused
 
 log = logging.getLogger(__name__)
 
@@ -25,18 +26,23 @@ COMMIT_SECONDS = 10.0
 SETTLE_SECONDS = 2.0  # for a commit on its way when the assignment ends
 SAY_AGAIN_BEATS = 30  # the same trouble is said once a minute
 LONGEST_STRANGERS_BEATS = 30
+KNOCK_SECONDS = 10.0  # the beat waits for it, and the watchdog waits longer for the beat
+AWAY = "waiting for the broker"
 
 
 class Membership:
     """What the group's coordinator is asked for, apart from aiokafka's own joining and heartbeats."""
 
-    def __init__(self, assignor: RendezvousAssignor) -> None:
+    def __init__(self, assignor: RendezvousAssignor, knock: Callable[[], Awaitable[None]]) -> None:
+        """`knock` asks whether the broker lets us in; it raises BrokerAway or BrokerRefused."""
         self.assignor = assignor
         self.member = False  # an assignment was received and not taken away since
+        self.away: str | None = None  # why the broker does not serve us now, in words
         self.beats = 0
         self.errors = 0
         self.commits = 0
         self.commit_errors = 0
+        self._knock = knock
         self._consumer: AIOKafkaConsumer | None = None
         self._wanted: dict[TopicPartition, int] = {}
         self._committing: asyncio.Task[None] | None = None
@@ -76,7 +82,7 @@ class Membership:
             self.beats += 1
             if self._consumer is not None:
                 self._take_errors(self._consumer)
-                self._look_for_broker()
+                await self._look_for_broker()
                 self._look_for_strangers(self._consumer)
                 self._look_for_partitions(self._consumer)
             await sleep(BEAT_SECONDS)
@@ -129,16 +135,24 @@ class Membership:
             self.errors += 1
             self._say(f"trouble in the group: {_named(error)}; joining again")
 
-    def _look_for_broker(self) -> None:
+    async def _look_for_broker(self) -> None:
+        """While the group's coordinator does not answer, say what is waited for, and why."""
         if self.broker_known:
-            if self._away_since is not None and self.beats - self._away_since > 1:
+            self.away = None
+            if self._away_since is not None and self._said.pop(AWAY, None) is not None:
                 log.info("the broker is back after %.0f s", (self.beats - self._away_since) * BEAT_SECONDS)
             self._away_since = None
-            self._said.pop("waiting for the broker: the group's coordinator does not answer", None)
         elif self._away_since is None:
             self._away_since = self.beats
-        elif self.beats - self._away_since > 1:
-            self._say("waiting for the broker: the group's coordinator does not answer")
+        elif self.beats > self._away_since + 1 and self._due(AWAY):
+            try:
+                await asyncio.wait_for(self._knock(), KNOCK_SECONDS)
+                self.away = "it answers, but the group's coordinator does not yet"
+            except (BrokerAway, BrokerRefused) as error:
+                self.away = str(error)
+            except TimeoutError:
+                self.away = "it does not answer"
+            log.warning("%s: %s", AWAY, self.away)
 
     def _look_for_strangers(self, consumer: AIOKafkaConsumer) -> None:
         """Partitions of topics unknown here were left out of the assignment: ask for another round, not too often,
@@ -175,12 +189,13 @@ class Membership:
 
     def _say(self, trouble: str) -> None:
         """Log a trouble, again only after a while."""
-        if self.beats - self._said.get(trouble, -SAY_AGAIN_BEATS) >= SAY_AGAIN_BEATS:
-            self._said = {
-                **{each: at for each, at in self._said.items() if self.beats - at < SAY_AGAIN_BEATS}
-            }
-            self._said[trouble] = self.beats
+        if self._due(trouble):
             log.warning("%s", trouble)
+
+    def _due(self, trouble: str) -> bool:
+        """Whether a trouble is to be said now. It counts as said then."""
+        self._said = {each: at for each, at in self._said.items() if self.beats - at < SAY_AGAIN_BEATS}
+        return self._said.setdefault(trouble, self.beats) == self.beats
 
 
 def _named(error: BaseException) -> str:

@@ -140,6 +140,7 @@ class Reconciler:
             self.rounds += 1
             if self._pause:
                 await sleep(self._pause)
+                continue
             try:
                 await asyncio.wait_for(self._awake.wait(), BEAT_SECONDS)
             except TimeoutError:

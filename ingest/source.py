@@ -32,6 +32,7 @@ from ingest.chunk import Chunk
 from ingest.flight import InFlight
 from ingest.membership import Membership
 from ingest.positioning import Owner, Partitions, Positions, Reconciler
+from ingest.quiet import quiet_client
 from ingest.tap import Tap
 from ingest.watchdog import Signs, Watchdog
 
@@ -85,7 +86,7 @@ class ChunkSource(mode.Service):
         self.flushes_cut_off = 0
         self.positions = Positions()
         self.in_flight = InFlight(in_flight_bytes)
-        self.membership = Membership(RendezvousAssignor(worker_name, pattern))
+        self.membership = Membership(RendezvousAssignor(worker_name, pattern), lambda: knock(broker))
         self.tap: Tap | None = None  # None: not connected yet
         self._clock = clock
         self._consumer: AIOKafkaConsumer | None = None
@@ -176,6 +177,11 @@ class ChunkSource(mode.Service):
         """When the broker last answered for a partition that is read now, in us. None: not yet."""
         return max((confirmed for _, _, confirmed in self.ends().values()), default=None)
 
+    @property
+    def waiting_for(self) -> str | None:
+        """Why the broker does not serve us now, in words; None: it does, or it was not long ago."""
+        return self.membership.away
+
     def signs(self) -> Signs:
         """Signs of life, for the watchdog; read from its thread."""
         group = self.membership
@@ -186,6 +192,7 @@ class ChunkSource(mode.Service):
     # The service
 
     async def on_start(self) -> None:
+        quiet_client()
         self._watchdog.start()
 
     async def on_stop(self) -> None:
@@ -241,12 +248,14 @@ class ChunkSource(mode.Service):
                 if self._consumer is not None:
                     await _close(self._consumer)
                     self._consumer = None
+                self.membership.away = str(error)
                 log.warning("waiting for the broker: %s; asking again in %.1f s", error, pause)
                 await self.sleep(pause)
                 pause = min(LONGEST_PAUSE_SECONDS, pause * 2)
             else:
                 self.tap = Tap(self._consumer, self.positions, self._clock)
                 self.membership.joins(self._consumer)
+                self.membership.away = None
                 log.info("connected to the broker at %s", self.broker.servers)
                 return self._consumer
         return None

@@ -81,6 +81,7 @@ class Tap:
         chunks, error = self._chunks(partition, reading, state, result._partition_records)
         result._update_position()
         self._discard(partition)
+        self._positions.hurry(partition)  # it works: another trouble is a new one
         return [*chunks, self._fail(partition, reading, error)] if error else chunks
 
     def assigned(self, partition: TopicPartition) -> bool:

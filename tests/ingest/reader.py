@@ -215,7 +215,9 @@ def produce(
 def producer_of(broker: BrokerSettings, **config: Any) -> Producer:
     """A producer; `config` with underscores for dots."""
     settings = {key.replace("_", "."): value for key, value in config.items()}
-    return Producer({**broker.confluent_config(), "message.max.bytes": 15_000_000, **settings})
+    return Producer(
+        {**broker.confluent_config(), "message.max.bytes": 15_000_000, "log_level": 0, **settings}
+    )
 
 
 def numbered(first: int, beyond: int) -> list[bytes]:
