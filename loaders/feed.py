@@ -117,12 +117,12 @@ class LiveFiles:
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A loader as the API knows it. `cursors`: topic -> (epoch, sequence), None before the first `tell`."""
+    """A loader as the API knows it. `topics`: names, and patterns that begin with ^."""
 
-    name: str
-    start: str
+    topics: tuple[str, ...]
+    start: str  # "snapshot", "earliest" or "now"
+    hold: bool
     mirror_expiry: bool
-    cursors: dict[str, tuple[str, int] | None]
 
 
 class Feed:
@@ -145,10 +145,8 @@ class Feed:
         """
         self.loader = loader
         self.urls = urls
-        self.start = "snapshot"
-        self.mirror_expiry = False
         self._token = token if callable(token) else lambda: token
-        self._known: dict[str, tuple[str, int] | None] = {}
+        self._told: dict[str, Any] = {}  # topic -> the cursor that the API has
         self._patience_s = patience_s
         self._on_wait = on_wait
         self._http = httpx.Client(
@@ -230,7 +228,7 @@ class Feed:
 
     def tell(self, topic: str, epoch: str, sequence: int) -> None:
         """Tells the API how far the warehouse is. The warehouse is right: where the API differs it is set anew."""
-        move: dict[str, Any] = {"epoch": epoch, "from": self._known.get(topic), "to": sequence}
+        move: dict[str, Any] = {"epoch": epoch, "from": self._told.get(topic), "to": sequence}
         answer = self._ask("PUT", self._own("/cursors"), json={"cursors": {topic: move}})
         if answer.status_code in (409, 410):
             answer = self._ask(
@@ -245,6 +243,10 @@ class Feed:
         """
         answer = self._ask("POST", self._own("/lease"), json={"holder": holder, "seconds": seconds})
         return answer.status_code != 409 and bool(self._sound(answer))
+
+    def _registered(self, body: dict[str, Any]) -> Registration:
+        self._told = {each["topic"]: each["sequence"] for each in body["cursors"]}
+        return Registration(tuple(body["topics"]), body["from"], body["hold"], body["mirror_expiry"])
 
     def _own(self, path: str = "") -> str:
         return f"/loaders/{self.loader}{path}"

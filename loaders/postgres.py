@@ -177,7 +177,8 @@ class _Load:
     def _grow(self, shape: Struct) -> None:
         """Creates and widens tables until they hold rows of this shape."""
         children = dict(lists(shape)) if self._unnest else {}
-        wanted = {(): grown(self._tables.get((), self._named(())), shape, children)}
+        wanted: dict[tuple[str, ...], Table] = {}
+        wanted[()] = grown(self._tables.get((), self._named(())), shape, children)
         for path, list_ in children.items():
             table = self._tables.get(path, self._named(path))
             wanted[path] = grown(table, element_shape(list_))

@@ -1,0 +1,89 @@
+"""A real API over a real store, and a maker of commits for it."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+from deploy.part import LOOPBACK, Part, Ward, free_ports
+from tests.loaders.maker import Maker
+from tests.stack.store import Bucket
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Api:
+    """One API process. `environment` is what a loader's process needs beside it."""
+
+    folder: Path
+    bucket: Bucket
+    database: str
+    marks: dict[str, str]
+    port: int = field(default_factory=lambda: free_ports(1)[0])
+    part: Part | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            **self.marks,
+            **self.bucket.environment,
+            "TUKANG_API": self.url,
+            "TUKANG_AUTH": "none",
+            "PYTHONPATH": str(ROOT),
+        }
+
+    def start(self) -> None:
+        self.part = Part(
+            "api",
+            [sys.executable, "-m", "tukang", "api"],
+            folder=self.folder,
+            ready=self._answers,
+            environment={
+                **self.environment,
+                "TUKANG_DATABASE": self.database,
+                "TUKANG_LISTEN": f"{LOOPBACK}:{self.port}",
+            },
+            port=self.port,
+        )
+        self.part.start()
+
+    def stop(self) -> None:
+        if self.part is not None:
+            self.part.end()
+            self.part = None
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health/ready").is_success
+        except httpx.TransportError:
+            return False
+
+
+@pytest.fixture
+def api(tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+    """The API on SQLite, with its settings for a loader in this process's environment too."""
+    with Ward() as ward:
+        running = Api(tmp_path, bucket, f"sqlite:///{tmp_path / 'tukang.db'}", dict(ward.environment))
+        running.start()
+        for name, value in running.environment.items():
+            if name.startswith("TUKANG_"):
+                monkeypatch.setenv(name, value)
+        try:
+            yield running
+        finally:
+            running.stop()
+
+
+@pytest.fixture
+def maker(api: Api, bucket: Bucket, tmp_path: Path) -> Iterator[Maker]:
+    made = Maker(api.url, bucket, tmp_path / "objects")
+    yield made
+    made.http.close()
