@@ -57,7 +57,9 @@ class Downloads:
     ) -> dict[int, Path]:
         """All files into the folder, by id; `fetched` is told of bytes as they come."""
         with ThreadPoolExecutor(self._at_once) as pool:
-            futures = [pool.submit(self._patiently, file, folder / f"{file.id}.parquet", fetched) for file in files]
+            futures = [
+                pool.submit(self._patiently, file, folder / f"{file.id}.parquet", fetched) for file in files
+            ]
             try:
                 return {file.id: future.result() for file, future in zip(files, futures, strict=True)}
             except BaseException:
@@ -98,7 +100,9 @@ class Downloads:
         try:
             with self._http.stream("GET", file.presigned_url) as answer:
                 if answer.status_code in (403, 404):
-                    raise ObjectGone(f"{file.url}: gone, or its presigned URL has expired ({answer.status_code})")
+                    raise ObjectGone(
+                        f"{file.url}: gone, or its presigned URL has expired ({answer.status_code})"
+                    )
                 if not answer.is_success:
                     raise DownloadFailed(f"{file.url}: the store answered {answer.status_code}")
                 yield from answer.iter_bytes(BLOCK)

@@ -40,19 +40,25 @@ class _File(PydanticBaseSettingsSource):
 class LoaderSettings(BaseSettings):
     """Settings of `tukang load`. The key of a field is `TUKANG_` and its name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix="TUKANG_", env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="TUKANG_", env_ignore_empty=True, extra="ignore", frozen=True
+    )
 
     api: str = Field(description="URL of the API, for example http://127.0.0.1:8470.")
-    api_ca: Path | None = Field(None, description="PEM file of the authority that signed the API's certificate.")
+    api_ca: Path | None = Field(
+        None, description="PEM file of the authority that signed the API's certificate."
+    )
     token: str | None = Field(None, description="A token with scope `load`.", repr=False)
     token_file: Path | None = Field(None, description="A file with the token; read again when it changes.")
     s3_endpoint: str | None = Field(None, description="URL of an S3-compatible store; AWS's own by default.")
     urls: Literal["s3", "presigned"] = Field(
-        "s3", description="How to fetch files: `s3` with credentials of one's own, `presigned` with the API's."
+        "s3",
+        description="How to fetch files: `s3` with credentials of one's own, `presigned` with the API's.",
     )
     downloads: int = Field(8, ge=1, le=64, description="Files that are fetched at once.")
     run_bytes: int = Field(
-        1_000_000_000, description="A run of commits ends before its files are larger; they lie on disk meanwhile."
+        1_000_000_000,
+        description="A run of commits ends before its files are larger; they lie on disk meanwhile.",
     )
 
     @field_validator("api")
