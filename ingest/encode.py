@@ -86,7 +86,7 @@ def encode(
         compression_level=COMPRESSION_LEVEL,
         write_statistics=True,
         write_page_index=True,
-        **_encodings(table),
+        **encodings(table),
     )
     data = memoryview(sink.getvalue())
     times = table.column("_event_time" if what == "rows" else "_timestamp")
@@ -125,7 +125,7 @@ def periods(times: pa.ChunkedArray, period_us: int) -> list[dict[str, Any]]:
     ]
 
 
-def _encodings(table: pa.Table) -> dict[str, Any]:
+def encodings(table: pa.Table) -> dict[str, Any]:
     """How each leaf column is written, by its Parquet path: a dictionary where values repeat, differences for integers
     and times that do not, plain for the rest.
 

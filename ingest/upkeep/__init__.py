@@ -1,0 +1,1 @@
+"""Upkeep: what keeps the lake good to read, beside running workers: seal, expire, erase, sweep, backfill."""

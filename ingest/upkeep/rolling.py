@@ -1,0 +1,137 @@
+"""Sorted batches become Parquet files of about one size, one period in each, with what a rebuild needs in the footer.
+
+Local files only; one row group is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ingest.encode import COMPRESSION_LEVEL, FOOTER_KEY, encodings
+
+SEQUENCE = pa.field("_sequence", pa.int64())
+
+
+@dataclass(slots=True)
+class Merged:
+    """A file that was written, with the figures that its commit names. `period_us` None: the rest, of any period."""
+
+    path: Path
+    period_us: int | None
+    rows: int = 0
+    bytes: int = 0
+    sha256: str = ""
+    lowest_us: int | None = None
+    highest_us: int | None = None
+    periods: dict[int, int] = field(default_factory=dict)  # start of the period -> rows
+
+
+def with_sequence(schema: pa.Schema) -> pa.Schema:
+    """The schema of a file that upkeep writes: `_sequence` behind the other system columns."""
+    at = sum(1 for name in schema.names if name.startswith("_"))
+    return schema.insert(at, SEQUENCE) if "_sequence" not in schema.names else schema
+
+
+def rolled(
+    batches: pa.RecordBatchReader,
+    stem: Path,
+    schema: pa.Schema,
+    footer: Mapping[str, Any],
+    period_us: int,
+    file_bytes: int,
+) -> Iterator[Merged]:
+    """Writes batches that are sorted by a first column `period` (start in microseconds, null: the rest).
+
+    Files are `STEM-0.parquet`, `STEM-1.parquet` ...; a new one begins with a new period, or at `file_bytes`.
+    """
+    number = 0
+    writing: _File | None = None
+    for batch in batches:
+        table = pa.Table.from_batches([batch])
+        for period, part in _by_period(table):
+            if writing is not None and (writing.merged.period_us != period or writing.size >= file_bytes):
+                yield writing.close()
+                writing = None
+            if writing is None:
+                writing = _File(stem.with_name(f"{stem.name}-{number}.parquet"), period, schema, footer)
+                number += 1
+            writing.add(part, period_us)
+    if writing is not None:
+        yield writing.close()
+
+
+def _by_period(table: pa.Table) -> Iterator[tuple[int | None, pa.Table]]:
+    periods = table.column("period").combine_chunks()
+    rows = table.drop_columns(["period"])
+    keys = np.asarray(periods.fill_null(-1).to_numpy(zero_copy_only=False), dtype=np.int64)
+    edges = [0, *(np.flatnonzero(np.diff(keys)) + 1).tolist(), len(keys)]
+    for start, end in itertools.pairwise(edges):
+        if end > start:
+            yield periods[start].as_py(), rows.slice(start, end - start)
+
+
+class _File:
+    """One Parquet file while it is written."""
+
+    def __init__(
+        self, path: Path, period_us: int | None, schema: pa.Schema, footer: Mapping[str, Any]
+    ) -> None:
+        self.merged = Merged(path, period_us)
+        self._schema = schema.with_metadata(
+            {FOOTER_KEY: json.dumps(dict(footer), separators=(",", ":")).encode()}
+        )
+        self._sink = path.open("wb")
+        self._writer: pq.ParquetWriter | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._sink.tell()
+
+    def add(self, rows: pa.Table, period_us: int) -> None:
+        """Appends rows as one row group."""
+        rows = rows.select(self._schema.names).cast(self._schema)
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(
+                self._sink,
+                self._schema,
+                compression="zstd",
+                compression_level=COMPRESSION_LEVEL,
+                write_statistics=True,
+                write_page_index=True,
+                bloom_filter_options={"_event_id": {"ndv": 131_072}},
+                **encodings(rows),
+            )
+        self._writer.write_table(rows, row_group_size=rows.num_rows)
+        times = rows.column("_event_time").cast(pa.int64())
+        bounds = pc.min_max(times).as_py()
+        merged = self.merged
+        merged.rows += rows.num_rows
+        merged.lowest_us = bounds["min"] if merged.lowest_us is None else min(merged.lowest_us, bounds["min"])
+        merged.highest_us = (
+            bounds["max"] if merged.highest_us is None else max(merged.highest_us, bounds["max"])
+        )
+        starts, counts = np.unique(np.asarray(times.to_numpy()) // period_us * period_us, return_counts=True)
+        for start, count in zip(starts.tolist(), counts.tolist(), strict=True):
+            merged.periods[start] = merged.periods.get(start, 0) + count
+
+    def close(self) -> Merged:
+        """Ends the file and fills in its size and checksum."""
+        assert self._writer is not None
+        self._writer.close()
+        self._sink.close()
+        with self.merged.path.open("rb") as file:
+            self.merged.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        self.merged.bytes = self.merged.path.stat().st_size
+        return self.merged
