@@ -45,6 +45,12 @@ def test_rows_and_dead_letters_keep_the_order_of_their_offsets() -> None:
     assert result.dead.column("_value").to_pylist() == [b"nope", b"", b"[1]"]
 
 
+def test_a_tombstone_beside_one_dead_letter_is_still_flagged() -> None:
+    result = decoded(b'{"a":1}', None, b"nope", b'{"a":2}')
+    assert result.table.column("_tombstone").to_pylist() == [False, True, False]
+    assert result.dead.num_rows == 1
+
+
 def test_decoding_again_with_the_schema_that_came_out_gives_the_same() -> None:
     values = [
         b'{"a":1}',
