@@ -5,6 +5,7 @@ the end in `deploy/show.py`.
 """
 
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -59,7 +60,7 @@ class Played:
 
 def demo(*, once: bool, keep: str | None, console: Console | None = None) -> int:
     """Play the demo; returns the exit code of `tukang verify`. Raises DemoFailed."""
-    console = console or Console(highlight=False)
+    console = console or Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     with _signals_interrupt():
         try:
             return _demo(console, stay=console.is_terminal and not once, keep=keep)
@@ -80,7 +81,7 @@ def _demo(console: Console, *, stay: bool, keep: str | None) -> int:
         played = _play(console, stack, prepared)
         everything.callback(played.watch.close)
 
-        verified = stack.run("verify")
+        verified = stack.run("verify", width=console.width)
         console.print(show.figures(played), show.question(stack.run("sql", show.QUESTION)), sep="\n\n")
         console.print(show.addresses(stack, stay=stay))
         console.print(verified.stdout.strip() or verified.stderr.strip(), markup=False)

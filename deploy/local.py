@@ -112,11 +112,13 @@ class Stack:
             if not part.alive():
                 raise StackError(f"{part.name} ended, and should not have.{part.tail()}")
 
-    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """Run a command of Tukang against this stack, and return what it said."""
+    def run(self, *arguments: str, width: int = 100) -> "subprocess.CompletedProcess[str]":
+        """Run a command of Tukang against this stack, and return what it said, `width` columns wide."""
         return subprocess.run(
             [sys.executable, "-m", "tukang", *arguments],
-            env=clean_environment(self._python_path() | self.environment | self._ward.environment),
+            env=clean_environment(
+                self._python_path() | self.environment | self._ward.environment | {"COLUMNS": str(width)}
+            ),
             capture_output=True,
             text=True,
             check=False,

@@ -20,7 +20,7 @@ def make_topics(
     bootstrap: str, names: list[str], partitions: int, config: dict[str, str] | None = None
 ) -> None:
     """Make topics of `partitions` partitions each; those that are there already stay as they are."""
-    client = AdminClient({"bootstrap.servers": bootstrap})
+    client = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
     topics = [NewTopic(name, partitions, 1, config=config or {}) for name in names]
     for name, made in client.create_topics(topics).items():
         try:
@@ -44,6 +44,7 @@ def publish(bootstrap: str, records: pa.Table, told: Callable[[int], None] = lam
     producer = Producer(
         {
             "bootstrap.servers": bootstrap,
+            "log_level": 0,  # what fails is told by `undelivered`
             "compression.type": "lz4",
             "linger.ms": 20,
             "partitioner": "murmur2_random",  # as Java's producers: equal keys meet in one partition
