@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ingest.catalog import Answer, Catalog
 from ingest.dedup import Seen
@@ -107,10 +107,15 @@ async def _open(
         starts = list(since_us.values())
         lowest = None if None in starts else min(start for start in starts if start is not None)
         files = await catalog.files(topic.name, sequence, time_to_text(lowest))
-        await asyncio.to_thread(remember, lake, files, {each: seen[each] for each in since_us}, since_us)
+        wanted = {each: seen[each] for each in since_us}
+        timed = topic.settings.timed
+        await asyncio.to_thread(lambda: remember(lake, files, wanted, since_us, timed=timed))
     for position in positions:
         earliest = found.ranges[position.partition][0]
-        held = Held(position, earliest, seen[position.lake_partition], now_us)
+        # The life that is read from here on is known before the first fetch: else a topic that is made again before
+        # its first commit would get the new life's id on rows and offsets of the old one.
+        base = position if position.topic_id else replace(position, topic_id=found.topic_id)
+        held = Held(base, earliest, seen[position.lake_partition], now_us)
         if held.next < earliest:
             log.error(
                 "topic %s: Kafka no longer has offsets %d to %d of partition %d: they are lost (state gap)",

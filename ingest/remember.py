@@ -35,10 +35,13 @@ def remember(
     files: Iterable[Mapping[str, Any]],
     seen: Mapping[int, Seen],
     since_us: Mapping[int, int | None],
+    *,
+    timed: bool,
 ) -> None:
     """Loads the ids of each lake partition in `seen` from the files (as the API lists them). Blocks: call in a thread.
 
-    Rows with a stood-in time are loaded whatever their time, others from `since_us` on.
+    Rows with a stood-in time are loaded whatever their time, others from `since_us` on. In a topic that is not `timed`
+    no time stands in for another: what is remembered must be what was remembered before the start.
     """
     wanted = pa.array(sorted(seen), pa.int32())
     for file in files:
@@ -47,7 +50,7 @@ def remember(
         table = table.filter(pc.is_valid(table.column("_event_id")))
         partitions = table.column("_lake_partition").to_numpy()
         times = np.asarray(table.column("_event_time").cast(pa.int64()).to_numpy(), dtype=np.int64)
-        stood_in = stands_in(table)
+        stood_in = stands_in(table) if timed else np.zeros(table.num_rows, np.bool_)
         for lake_partition, memory in seen.items():
             mask = partitions == lake_partition
             start_us = since_us[lake_partition]
