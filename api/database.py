@@ -15,6 +15,8 @@ from sqlalchemy.pool import QueuePool, StaticPool
 
 Clock = Callable[[Connection], int]
 
+NOW = text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+
 # A connection may wait this long for SQLite's write lock, which one commit holds for milliseconds.
 SQLITE_BUSY_MS = 30_000
 
@@ -23,9 +25,7 @@ def database_clock(connection: Connection) -> int:
     """The database's time in microseconds since 1970 UTC; SQLite has none but its machine's."""
     if connection.dialect.name == "sqlite":
         return time.time_ns() // 1_000
-    now: int = connection.execute(
-        text("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
-    ).scalar_one()
+    now: int = connection.execute(NOW).scalar_one()
     return now
 
 

@@ -9,17 +9,28 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from flask import Blueprint, Response
-from sqlalchemy import Connection, Select, insert, select
+from sqlalchemy import Connection, Select, bindparam, insert, select, update
 
-from api.laws import NewFile
+from api.file_laws import NewFile
 from api.pages import page_state, page_token
 from api.problems import Problem, answer
 from api.process import here, query
-from api.tables import Record, files
+from api.tables import Record, commits, files
 from api.times import format_time, format_time_or_none, parse_time
 from api.topic_state import find_topic
 
 blueprint = Blueprint("files", __name__)
+
+
+# SQLite takes 32,766 parameters in a statement, PostgreSQL 65,535.
+IDS_IN_STATEMENT = 10_000
+ENTER_FILES = insert(files)
+FIND_URLS = select(files.c.url_hash).where(files.c.url_hash.in_(bindparam("hashes", expanding=True)))
+FIND_LIVE = select(files).where(
+    files.c.topic_id == bindparam("topic_id"),
+    files.c.id.in_(bindparam("ids", expanding=True)),
+    files.c.removed_sequence.is_(None),
+)
 
 
 def url_hash(url: str) -> bytes:
@@ -31,8 +42,26 @@ def used_urls(connection: Connection, urls: Collection[str]) -> set[str]:
     by_hash = {url_hash(url): url for url in urls}
     if not by_hash:
         return set()
-    found = connection.execute(select(files.c.url_hash).where(files.c.url_hash.in_(list(by_hash)))).scalars()
+    found = connection.execute(FIND_URLS, {"hashes": list(by_hash)}).scalars()
     return {by_hash[bytes(hashed)] for hashed in found}
+
+
+def live_among(connection: Connection, topic_id: int, numbers: Sequence[int]) -> dict[int, Record]:
+    """Those of the files that are live in the topic now, by id."""
+    found: dict[int, Record] = {}
+    for begin in range(0, len(numbers), IDS_IN_STATEMENT):
+        some = list(numbers[begin : begin + IDS_IN_STATEMENT])
+        found.update(
+            (row.id, row) for row in connection.execute(FIND_LIVE, {"topic_id": topic_id, "ids": some})
+        )
+    return found
+
+
+def remove_files(connection: Connection, numbers: Sequence[int], sequence: int) -> None:
+    """Takes files out of the live set with the commit of this sequence."""
+    for begin in range(0, len(numbers), IDS_IN_STATEMENT):
+        some = list(numbers[begin : begin + IDS_IN_STATEMENT])
+        connection.execute(update(files).where(files.c.id.in_(some)).values(removed_sequence=sequence))
 
 
 def enter_files(
@@ -41,11 +70,12 @@ def enter_files(
     sequence: int,
     kind: str,
     new: Sequence[NewFile],
+    remove: Sequence[Record],
     committed_us: int,
 ) -> None:
-    """Adds the files of a commit to the live set."""
+    """Adds the files of a commit to the live set. `remove`: the rows of `files` that they come from."""
     connection.execute(
-        insert(files),
+        ENTER_FILES,
         [
             {
                 "topic_id": topic_id,
@@ -53,7 +83,7 @@ def enter_files(
                 "kind": kind,
                 "what": file.what,
                 "late": file.late,
-                "sealed": False,
+                "sealed": file.sealed,
                 "url": file.url,
                 "url_hash": url_hash(file.url),
                 "bytes": file.size,
@@ -63,12 +93,40 @@ def enter_files(
                 "periods": [list(period) for period in file.periods],
                 "lowest_us": file.lowest_us,
                 "highest_us": file.highest_us,
-                "newest_commit_us": committed_us,
-                "newest_sequence": sequence,
+                **_age(connection, topic_id, sequence, kind, file, remove, committed_us),
             }
             for file in new
         ],
     )
+
+
+def _age(
+    connection: Connection,
+    topic_id: int,
+    sequence: int,
+    kind: str,
+    file: NewFile,
+    remove: Sequence[Record],
+    committed_us: int,
+) -> dict[str, int]:
+    """Sequence of the newest content of a file, and commit time of its newest original row.
+
+    A file that comes from others keeps their time, so that retention neither restarts nor fires early; the rows of a
+    rewrite are new content of old rows.
+    """
+    own = {"newest_sequence": sequence, "newest_commit_us": committed_us}
+    if kind == "append" or file.what == "deletes" or not remove:
+        return own
+    oldest_bound = max(row.newest_commit_us for row in remove)
+    if kind == "rewrite":
+        return own | {"newest_commit_us": oldest_bound}
+    newest = file.newest_sequence or max(row.newest_sequence for row in remove)
+    exact = connection.execute(
+        select(commits.c.committed_us).where(commits.c.topic_id == topic_id, commits.c.sequence == newest)
+    ).scalar()
+    if exact is None:  # its line is folded: the earliest time that is surely not too early
+        exact = min(row.newest_commit_us for row in remove if row.newest_sequence >= newest)
+    return {"newest_sequence": newest, "newest_commit_us": min(exact, oldest_bound)}
 
 
 def _period_json(period: Sequence[Any]) -> dict[str, Any]:

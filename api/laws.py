@@ -11,26 +11,14 @@ The numbers of `Line` are records, offsets are positions in the broker's log, ti
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
 from uuid import UUID
 
 from pyroaring import BitMap
 
+from api.file_laws import NewFile, broken, check_files
 from api.times import format_time, format_time_or_none
 
 CARRIED_BYTES = 2**20
-FOLDERS = {"rows": "fresh", "dead_letters": "dead_letters", "deletes": "deletes"}
-
-
-class LawBroken(Exception):
-    """One law that a commit breaks: a defect of its maker, never a race."""
-
-    def __init__(self, law: str, lake_partition: int | None, expected: Any, got: Any, sentence: str) -> None:
-        super().__init__(sentence)
-        self.law = law
-        self.lake_partition = lake_partition
-        self.expected = expected
-        self.got = got
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,30 +58,6 @@ class Line:
     lost_ranges: Sequence[Sequence[int]] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class NewFile:
-    """One object that a commit enters. `periods`: (start, end, rows); end None: one period."""
-
-    url: str
-    what: str
-    late: bool
-    size: int  # bytes
-    rows: int
-    sha256: str  # hexadecimal
-    schema_version: int
-    periods: Sequence[tuple[int, int | None, int]]
-    lowest_us: int | None
-    highest_us: int | None
-    modified_us: int
-
-    def key_parts(self) -> list[str]:
-        return self.url.removeprefix("s3://").split("/")[1:]
-
-
-def _broken(law: str, line: Line | None, expected: Any, got: Any, sentence: str) -> NoReturn:
-    raise LawBroken(law, None if line is None else line.lake_partition, expected, got, sentence)
-
-
 def check_append(
     lines: Sequence[Line],
     stored: Mapping[int, Position],
@@ -101,6 +65,7 @@ def check_append(
     *,
     topic: str,
     schema_version: int,
+    period_us: int,
     used_urls: Collection[str] = (),
 ) -> None:
     """Raises LawBroken unless the append keeps every law. `stored`: by lake partition, one for each line.
@@ -109,7 +74,9 @@ def check_append(
     """
     for line in lines:
         check_line(line, stored[line.lake_partition])
-    check_append_files(lines, files, topic=topic, schema_version=schema_version, used_urls=used_urls)
+    check_append_files(
+        lines, files, topic=topic, schema_version=schema_version, period_us=period_us, used_urls=used_urls
+    )
 
 
 def check_line(line: Line, stored: Position) -> None:
@@ -118,40 +85,56 @@ def check_line(line: Line, stored: Position) -> None:
     came = line.consumed + line.carried_in
     went = line.written + line.duplicates + line.dead_letters + line.lost + line.carried_out
     if came != went:
-        _broken(
-            "sum", line, came, went,
+        broken("sum", line.lake_partition, came, went,
             f"consumed + carried_in = {came}, but written + duplicates + dead_letters + lost + carried_out = {went}",
         )  # fmt: skip
     if stored.next is not None and line.from_offset != stored.next:
-        _broken("chain", line, stored.next, line.from_offset, "from_offset is not the stored position's next")
+        broken(
+            "chain",
+            line.lake_partition,
+            stored.next,
+            line.from_offset,
+            "from_offset is not the stored position's next",
+        )
     if line.to_offset < line.from_offset:
-        _broken("offsets", line, line.from_offset, line.to_offset, "to_offset lies before from_offset")
+        broken(
+            "offsets",
+            line.lake_partition,
+            line.from_offset,
+            line.to_offset,
+            "to_offset lies before from_offset",
+        )
     if after.next != line.to_offset:
-        _broken("offsets", line, line.to_offset, after.next, "the position's next is not to_offset")
+        broken(
+            "offsets", line.lake_partition, line.to_offset, after.next, "the position's next is not to_offset"
+        )
     if line.consumed > line.to_offset - line.from_offset:
-        _broken(
-            "consumed", line, line.to_offset - line.from_offset, line.consumed,
+        broken("consumed", line.lake_partition, line.to_offset - line.from_offset, line.consumed,
             "more records were consumed than the range has offsets",
         )  # fmt: skip
     if line.carried_in != len(stored.carried):
-        _broken(
+        broken(
             "carried_in",
-            line,
+            line.lake_partition,
             len(stored.carried),
             line.carried_in,
             "carried_in is not the stored carried set's",
         )
     if line.carried_out != len(after.carried):
-        _broken(
+        broken(
             "carried_out",
-            line,
+            line.lake_partition,
             len(after.carried),
             line.carried_out,
             "carried_out is not the size of `carried`",
         )
     if len(line.carried_bytes) > CARRIED_BYTES:
-        _broken(
-            "carried_bytes", line, CARRIED_BYTES, len(line.carried_bytes), "the carried set is beyond 1 MiB"
+        broken(
+            "carried_bytes",
+            line.lake_partition,
+            CARRIED_BYTES,
+            len(line.carried_bytes),
+            "the carried set is beyond 1 MiB",
         )
     _check_carried_within(line, stored)
     for name, before_us, after_us in (
@@ -160,19 +143,26 @@ def check_line(line: Line, stored: Position) -> None:
         ("published_to", stored.published_to_us, after.published_to_us),
     ):
         if before_us is not None and (after_us is None or after_us < before_us):
-            _broken(
-                name, line, format_time(before_us), format_time_or_none(after_us), f"{name} went back"
+            broken(name, line.lake_partition, format_time(before_us), format_time_or_none(after_us), f"{name} went back"
             )  # fmt: skip
     if line.differing > line.duplicates:
-        _broken(
-            "differing", line, line.duplicates, line.differing, "more differing duplicates than duplicates"
+        broken(
+            "differing",
+            line.lake_partition,
+            line.duplicates,
+            line.differing,
+            "more differing duplicates than duplicates",
         )
     for name, count in (("late", line.late), ("early", line.early)):
         if count > line.written:
-            _broken(name, line, line.written, count, f"more {name} rows than rows written")
+            broken(name, line.lake_partition, line.written, count, f"more {name} rows than rows written")
     if line.tombstones > line.written + line.dead_letters:
-        _broken(
-            "tombstones", line, line.written, line.tombstones, "more tombstones than rows and dead letters"
+        broken(
+            "tombstones",
+            line.lake_partition,
+            line.written,
+            line.tombstones,
+            "more tombstones than rows and dead letters",
         )
     _check_lost(line)
 
@@ -182,8 +172,7 @@ def _check_carried_within(line: Line, stored: Position) -> None:
     if not carried:
         return
     if carried.min() < 1 or carried.max() > line.to_offset:
-        _broken(
-            "carried_within", line, [1, line.to_offset], [carried.min(), carried.max()],
+        broken("carried_within", line.lake_partition, [1, line.to_offset], [carried.min(), carried.max()],
             "a carried distance leads to no offset below next",
         )  # fmt: skip
     step = line.to_offset - line.from_offset
@@ -196,8 +185,7 @@ def _check_carried_within(line: Line, stored: Position) -> None:
     strangers = older - stored.carried.shift(step) if step < 2**32 else older
     if strangers:
         offset = line.to_offset - strangers.min()
-        _broken(
-            "carried_within", line, "an offset that was carried before or read now", offset,
+        broken("carried_within", line.lake_partition, "an offset that was carried before or read now", offset,
             f"offset {offset} is carried, but was not carried before and is not in the range read now",
         )  # fmt: skip
 
@@ -206,13 +194,12 @@ def _check_lost(line: Line) -> None:
     end, length = 0, 0
     for start, stop in line.lost_ranges:
         if not end <= start < stop <= line.to_offset:
-            _broken(
-                "lost_ranges", line, f"ranges in order, below {line.to_offset}", [start, stop],
+            broken("lost_ranges", line.lake_partition, f"ranges in order, below {line.to_offset}", [start, stop],
                 "lost_ranges are not in order, overlap, are empty or lie beyond the position",
             )  # fmt: skip
         length, end = length + stop - start, stop
     if line.lost > length:
-        _broken("lost", line, length, line.lost, "more records are lost than lost_ranges name")
+        broken("lost", line.lake_partition, length, line.lost, "more records are lost than lost_ranges name")
 
 
 def check_append_files(
@@ -221,6 +208,7 @@ def check_append_files(
     *,
     topic: str,
     schema_version: int,
+    period_us: int,
     used_urls: Collection[str] = (),
 ) -> None:
     """The laws of an append's files: which there may be, where they lie, what their rows add up to."""
@@ -228,74 +216,18 @@ def check_append_files(
     for file in files:
         kind = (file.what, file.late)
         if file.what == "deletes" or kind == ("dead_letters", True):
-            _broken(
+            broken(
                 "files", None, "rows or dead_letters", file.what, f"an append has no such file: {file.what}"
             )
         if kind in kinds:
-            _broken("files", None, 1, 2, f"an append has one file of {file.what} (late: {file.late}) at most")
+            broken("files", None, 1, 2, f"an append has one file of {file.what} (late: {file.late}) at most")
         kinds.add(kind)
-    check_files(files, topic=topic, folders=FOLDERS, schema_version=schema_version, used_urls=used_urls)
+        if file.newest_sequence is not None:
+            broken("newest_sequence", None, None, file.newest_sequence, "the rows of an append are its own")
+    check_files(files, topic=topic, schema_version=schema_version, period_us=period_us, used_urls=used_urls)
     for what in ("rows", "dead_letters"):
         said = sum(line.written if what == "rows" else line.dead_letters for line in lines)
         there = sum(file.rows for file in files if file.what == what)
         if said != there:
             law = "written" if what == "rows" else "dead_letters"
-            _broken(law, None, said, there, f"the lines say {said} {what}, the files have {there}")
-
-
-def check_files(
-    files: Sequence[NewFile],
-    *,
-    topic: str,
-    folders: Mapping[str, str],
-    schema_version: int,
-    used_urls: Collection[str] = (),
-) -> None:
-    """What holds for every new file of any kind of commit. `folders`: what -> folder of the key."""
-    urls: set[str] = set()
-    for file in files:
-        if file.url in urls or file.url in used_urls:
-            _broken("url", None, "a url never used before", file.url, "an object is entered twice")
-        urls.add(file.url)
-        parts = file.key_parts()
-        folder = folders[file.what]
-        if len(parts) < 3 or parts[-3:-1] != [folder, topic] or not parts[-1]:
-            _broken(
-                "folder", None, f"{folder}/{topic}/NAME", "/".join(parts[-3:]),
-                f"a file of {file.what} of this topic lies under {folder}/{topic}/",
-            )  # fmt: skip
-        if file.schema_version > schema_version:
-            _broken(
-                "schema_version",
-                None,
-                schema_version,
-                file.schema_version,
-                "the file's schema was never registered",
-            )
-        if file.lowest_us is not None and file.highest_us is not None and file.lowest_us > file.highest_us:
-            _broken(
-                "times",
-                None,
-                format_time(file.lowest_us),
-                format_time(file.highest_us),
-                "a file's highest event time is below its lowest",
-            )
-        if file.what == "rows":
-            counted = sum(rows for _, _, rows in file.periods)
-            if counted != file.rows:
-                _broken(
-                    "periods",
-                    None,
-                    file.rows,
-                    counted,
-                    "the rows of a file's periods are not the file's rows",
-                )
-        for start_us, end_us, _ in file.periods:
-            if end_us is not None and end_us <= start_us:
-                _broken(
-                    "periods",
-                    None,
-                    format_time(start_us),
-                    format_time(end_us),
-                    "a range of periods ends before it starts",
-                )
+            broken(law, None, said, there, f"the lines say {said} {what}, the files have {there}")

@@ -27,6 +27,13 @@ COUNTS = (
     "late",
     "early",
     "tombstones",
+    "rows_in",
+    "rows_out",
+    "dead_in",
+    "dead_out",
+    "restored",
+    "erased",
+    "expired",
 )
 
 

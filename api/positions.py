@@ -10,7 +10,7 @@ from typing import Any
 
 from flask import Blueprint, Response
 from pyroaring import BitMap
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from api.completeness import keep_complete_until
@@ -25,6 +25,14 @@ from api.topic_state import changes_of, load_rules, settings_of
 blueprint = Blueprint("positions", __name__)
 
 NOTHING_CARRIED = BitMap().serialize()
+ALL_POSITIONS = (
+    select(lake_partitions)
+    .where(lake_partitions.c.topic_id == bindparam("topic_id"))
+    .order_by(lake_partitions.c.lake_partition)
+)
+SOME_POSITIONS = ALL_POSITIONS.where(
+    lake_partitions.c.lake_partition.in_(bindparam("numbers", expanding=True))
+)
 
 
 def position_json(position: Mapping[Any, Any]) -> dict[str, Any]:
@@ -61,10 +69,9 @@ def read_positions(
     connection: Connection, topic_id: int, numbers: Collection[int] | None = None
 ) -> Sequence[Record]:
     """Lake partitions of a topic by number, all or those given."""
-    wanted = select(lake_partitions).where(lake_partitions.c.topic_id == topic_id)
-    if numbers is not None:
-        wanted = wanted.where(lake_partitions.c.lake_partition.in_(list(numbers)))
-    return connection.execute(wanted.order_by(lake_partitions.c.lake_partition)).all()
+    if numbers is None:
+        return connection.execute(ALL_POSITIONS, {"topic_id": topic_id}).all()
+    return connection.execute(SOME_POSITIONS, {"topic_id": topic_id, "numbers": list(numbers)}).all()
 
 
 def make_topic(connection: Connection, name: str, settings: dict[str, Any], now_us: int) -> bool:

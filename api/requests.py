@@ -14,14 +14,16 @@ from uuid import UUID
 import orjson
 from pyroaring import BitMap
 
-from api.laws import Line, NewFile, Position
+from api.file_laws import NewFile
+from api.laws import Line, Position
 from api.problems import Problem
 from api.times import parse_time, parse_time_or_none
+from api.upkeep_laws import UpkeepLine
 
 
 @dataclass(frozen=True, slots=True)
 class CommitRequest:
-    """A commit as its maker sent it."""
+    """A commit as its maker sent it: `lines` of an append, `upkeep` of the other kinds."""
 
     id: UUID
     kind: str
@@ -30,23 +32,28 @@ class CommitRequest:
     rule_version: int
     schema_version: int
     lines: Sequence[Line]
+    upkeep: Sequence[UpkeepLine]
     files: Sequence[NewFile]
+    remove: Sequence[int]
+    beside: Sequence[int]
+    periods: Sequence[int]  # starts of those to be marked sealed
     digest: bytes  # of the content, to tell a repeat from another commit with the same id
 
 
 def read_commit(topic: str, content: Mapping[str, Any]) -> CommitRequest:
     """The request's content as lines and files. Raises Problem (400, 422)."""
-    lines = [_line(line) for line in content["lines"]]
-    if len({line.lake_partition for line in lines}) < len(lines):
-        raise Problem(
-            "law-broken",
-            422,
-            "A lake partition has two lines.",
-            law="lines",
-            lake_partition=None,
-            expected=1,
-            got=2,
-        )
+    append = content["kind"] == "append"
+    lines = [_line(line) for line in content["lines"]] if append else []
+    upkeep = [] if append else [_upkeep_line(line) for line in content.get("lines", ())]
+    numbers = [line.lake_partition for line in lines or upkeep]
+    if len(set(numbers)) < len(numbers):
+        raise _refusal("lines", "A lake partition has two lines.")
+    remove, beside = (
+        [int(number) for number in content.get("remove", ())],
+        [int(number) for number in content.get("beside", ())],
+    )
+    if len({*remove, *beside}) < len(remove) + len(beside):
+        raise _refusal("remove", "A file stands twice in `remove` and `beside`.")
     return CommitRequest(
         id=UUID(content["id"]),
         kind=content["kind"],
@@ -55,9 +62,22 @@ def read_commit(topic: str, content: Mapping[str, Any]) -> CommitRequest:
         rule_version=int(content.get("rule_version", 0)),
         schema_version=int(content.get("schema_version", 0)),
         lines=lines,
+        upkeep=upkeep,
         files=[_file(file) for file in content.get("files", ())],
+        remove=remove,
+        beside=beside,
+        periods=sorted({parse_time(start) for start in content.get("periods", ())}),
         digest=hashlib.sha256(orjson.dumps([topic, content], option=orjson.OPT_SORT_KEYS)).digest(),
     )
+
+
+def _refusal(law: str, sentence: str) -> Problem:
+    return Problem("law-broken", 422, sentence, law=law, lake_partition=None, expected=1, got=2)
+
+
+def _upkeep_line(line: Mapping[str, Any]) -> UpkeepLine:
+    counts: dict[str, Any] = {name: None if count is None else int(count) for name, count in line.items()}
+    return UpkeepLine(**counts)
 
 
 def _version(text: str | None) -> UUID | None:
@@ -125,4 +145,5 @@ def _file(file: Mapping[str, Any]) -> NewFile:
         lowest_us=parse_time_or_none(file.get("lowest")),
         highest_us=parse_time_or_none(file.get("highest")),
         modified_us=parse_time(file["modified_at"]),
+        newest_sequence=None if file.get("newest_sequence") is None else int(file["newest_sequence"]),
     )

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyroaring import BitMap
 
-from api.laws import LawBroken, Line, NewFile, Position, check_append, check_line
+from api.file_laws import LawBroken, NewFile
+from api.laws import Line, Position, check_append, check_line
+from api.times import DAY_US
 
 TIMES = st.integers(-(10**15), 10**15)
 SMALL = st.integers(0, 200)
@@ -165,7 +167,7 @@ def test_rows_of_files_are_what_the_lines_say(counts: list[tuple[int, int]]) -> 
 
     def files(rows: int, dead: int) -> list[NewFile]:
         made = [
-            NewFile(f"s3://b/fresh/t/{n}", "rows", late, 1, n, "00", 0, [(0, None, n)], None, None, 0)
+            NewFile(f"s3://b/fresh/t/{n}", "rows", late, 1, n, "00", 0, [(0, None, n)], 0, 0, 0)
             for late, n in ((False, rows - rows // 3), (True, rows // 3))
             if n
         ]
@@ -174,7 +176,7 @@ def test_rows_of_files_are_what_the_lines_say(counts: list[tuple[int, int]]) -> 
         )
         return made + ([dead_file] if dead else [])
 
-    check_append(lines, stored, files(rows, dead), topic="t", schema_version=0)
+    check_append(lines, stored, files(rows, dead), topic="t", schema_version=0, period_us=DAY_US)
     for wrong in (files(rows + 3, dead), files(rows, dead + 1)):
         with pytest.raises(LawBroken):
-            check_append(lines, stored, wrong, topic="t", schema_version=0)
+            check_append(lines, stored, wrong, topic="t", schema_version=0, period_us=DAY_US)
