@@ -42,7 +42,8 @@ class Change:
     """One transaction of the warehouse. Its parts, in the order in which they are to be done:
 
     1. `empty`: take out all rows.
-    2. `kept`, unless None: delete every row whose (`_lake_partition`, `_offset`) it does not keep.
+    2. `kept`, unless None: delete every row whose (`_lake_partition`, `_offset`) it does not keep, and every row whose
+       `_sequence` is above `newest`: a rewrite of the lost life may have restored offsets below a position.
     3. `deletes`: delete every row that is named in these files.
     4. `rows`: insert the rows of these files, except those that a file of `deletes` with a higher `sequence` than
        the row's file names; with `above`, only rows whose `_sequence` is higher (null, or no such column: all).
@@ -54,6 +55,7 @@ class Change:
     rows: tuple[File, ...] = ()
     deletes: tuple[File, ...] = ()
     kept: tuple[Kept, ...] | None = None
+    newest: int | None = None
     empty: bool = False
     above: int | None = None
 
@@ -161,11 +163,13 @@ def deleted_beyond(moved: EpochMoved, before: Cursor) -> bool:
 def of_epoch(moved: EpochMoved, before: Cursor, live: LiveFiles | None) -> Change:
     """Another epoch. `live`: the files as of `moved.common`, needed when `deleted_beyond` says so."""
     if live is None:
-        return Change(before, Cursor(moved.epoch, moved.cursor, before.deletes), kept=moved.positions)
+        cursor = Cursor(moved.epoch, moved.cursor, before.deletes)
+        return Change(before, cursor, kept=moved.positions, newest=moved.cursor)
     named = tuple(file for file in live.files if file.what != "deletes")
     # As if something had been deleted just there: a third life that branches off earlier must not trust this table.
     cursor = Cursor(moved.epoch, moved.common, moved.common)
-    return Change(before, cursor, _of(live.files, "rows"), named, kept=moved.positions)
+    rows = _of(live.files, "rows")
+    return Change(before, cursor, rows, named, kept=moved.positions, newest=moved.common)
 
 
 def of_snapshot(live: LiveFiles, before: Cursor | None) -> Change:

@@ -50,7 +50,7 @@ class DuckDB:
             if change.empty:
                 connection.execute(f"DELETE FROM {quoted(table)}")
             if change.kept is not None:
-                connection.execute(delete_beyond(table))
+                connection.execute(delete_beyond(table, change))
             if run.deletes:
                 connection.execute(delete_named(table))
             for group in run.groups:

@@ -45,6 +45,10 @@ _TEMPORARY = {
     CARRIED: 'lake_partition integer, "offset" bigint',
 }
 _COPIED = "FORMAT csv, HEADER false, NULLSTR '', QUOTE '\"', ESCAPE '\"'"
+_ORPHANS = (
+    "DELETE FROM {child} AS c WHERE NOT EXISTS (SELECT 1 FROM {table} AS t "
+    'WHERE t."_lake_partition" = c."_lake_partition" AND t."_offset" = c."_offset")'
+)
 _PASSING = (
     "starting up",
     "shutting down",
@@ -256,7 +260,11 @@ class _Load:
             if change.empty:
                 self._execute(f"DELETE FROM {quoted(table.name)}")
             if change.kept is not None:
-                self._execute(delete_beyond(table.name))
+                self._execute(
+                    _ORPHANS.format(child=quoted(table.name), table=quoted(self._tables[()].name))
+                    if table.list
+                    else delete_beyond(table.name, change)
+                )
             if run.deletes:
                 self._execute(delete_named(table.name))
 

@@ -45,7 +45,7 @@ DELETE_BEYOND = (
     "DELETE FROM {table} AS t WHERE NOT EXISTS (SELECT 1 FROM tukang_kept AS k "
     'WHERE k.lake_partition = t."_lake_partition" AND t."_offset" < k."next") '
     "OR EXISTS (SELECT 1 FROM tukang_carried AS c "
-    'WHERE c.lake_partition = t."_lake_partition" AND c."offset" = t."_offset")'
+    'WHERE c.lake_partition = t."_lake_partition" AND c."offset" = t."_offset") OR t."_sequence" > {newest}'
 )
 """Likewise: rows that another epoch does not keep."""
 
@@ -168,5 +168,6 @@ def delete_named(table: str) -> str:
     return DELETE_NAMED.format(table=quoted(table))
 
 
-def delete_beyond(table: str) -> str:
-    return DELETE_BEYOND.format(table=quoted(table))
+def delete_beyond(table: str, change: Change) -> str:
+    newest = 2**63 - 1 if change.newest is None else change.newest
+    return DELETE_BEYOND.format(table=quoted(table), newest=int(newest))

@@ -53,6 +53,7 @@ class State:
     next: Mapping[int, int] = field(default_factory=lambda: dict.fromkeys(PARTITIONS, 0))
     carried: frozenset[Key] = frozenset()
     expired: Mapping[Key, Row] = field(default_factory=dict)  # rows that a loader may have kept
+    twins: Mapping[Key, Row] = field(default_factory=dict)  # rows that a replace dropped as duplicates
 
     def rows(self) -> dict[Key, Row]:
         """The live rows."""
@@ -192,24 +193,29 @@ def _split(rows: Mapping[Key, Row], leave: Callable[[int], bool]) -> tuple[dict[
 
 def _replace(lake: Lake, choice: int) -> Lake:
     taken = _some(lake, choice)
-    stay, twins = _split(_united(taken), lambda place: choice % 2 == 1 and place % 4 == 1)
+    stay, twins = _split(_united(taken), lambda place: choice % 2 == 0 and place % 4 == 1)
     return lake.add(
-        "replace", [("rows", stay, True), ("deletes", twins, False)], [each.file.id for each in taken]
+        "replace",
+        [("rows", stay, True), ("deletes", twins, False)],
+        [each.file.id for each in taken],
+        twins={**lake.head.twins, **twins},
     )
 
 
 def _rewrite(lake: Lake, choice: int) -> Lake:
-    """Rows change, one in five becomes a dead letter, dead letters become rows."""
+    """Rows change, one in five becomes a dead letter, dead letters become rows, now and then a twin is restored."""
     sequence = lake.head.sequence + 1
     rows, dead = _some(lake, choice), _some(lake, choice + 1, "dead_letters")
-    before, restored = _united(rows), _united(dead)
+    before = _united(rows)
+    twins, restored = _split(lake.head.twins, lambda place: choice % 3 != 1 and place % 2 == 0)
     stay, fell = _split(before, lambda place: place % 5 == choice % 5)
-    after = {key: Row(f"{lake.epoch}/{sequence}/{key}", sequence) for key in stay | restored}
+    after = {key: Row(f"{lake.epoch}/{sequence}/{key}", sequence) for key in stay | _united(dead) | restored}
     fallen = {key: Row("broken", sequence) for key in fell}
     return lake.add(
         "rewrite",
         [("rows", after, False), ("dead_letters", fallen, False), ("deletes", before | after, False)],
         [each.file.id for each in rows + dead],
+        twins=twins,
     )
 
 
@@ -320,6 +326,7 @@ class Table:
                 key: row
                 for key, row in self.rows.items()
                 if key[0] in kept and key[1] < kept[key[0]].next and key[1] not in kept[key[0]].carried
+                if change.newest is None or row.sequence <= change.newest
             }
         gone: dict[Key, int] = {}
         for file in change.deletes:

@@ -32,6 +32,7 @@ LEFT_OUT = {
     "the sequence above which rows are new": ("of_gap", _without(above=None)),
     "the deletes of a gap": ("of_gap", _without(deletes=())),
     "the positions of another epoch": ("of_epoch", _without(kept=None)),
+    "what the lost life restored": ("of_epoch", _without(newest=None)),
     "the rows that another epoch has again": ("of_epoch", _without(rows=())),
     "the sequence of the last deletes": (
         "of_run",

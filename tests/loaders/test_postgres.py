@@ -9,7 +9,9 @@ import psycopg
 import pyarrow as pa
 import pytest
 
+from loaders.change import Change, Cursor
 from loaders.columns import LONGEST_NAME, MOST_COLUMNS
+from loaders.feed import Kept
 from loaders.warehouse import WarehouseAway, WarehouseRefused, open_warehouse
 from tests.loaders.test_warehouses import PostgreSQLTarget, Topic, events
 from tests.stack.postgres import Postgres
@@ -162,6 +164,16 @@ def test_unnested_lists_become_child_tables_that_grow(unnested: Topic, target: P
     ]
     with pytest.raises(WarehouseRefused, match="with --unnest"):
         open_warehouse(target.url, "dwh").cursor("orders")
+
+
+def test_the_elements_of_rows_that_leave_leave_too(unnested: Topic, target: PostgreSQLTarget) -> None:
+    unnested.append(events(0, items=pa.array([["a", "b"], ["c"], ["d"]])))
+    assert unnested.cursor is not None
+    change = Change(unnested.cursor, Cursor("e1", 1), kept=(Kept(0, 3, frozenset([1])),))
+    assert unnested.warehouse.apply("orders", change, {})
+    assert target.ask('SELECT "value" FROM "orders__items" ORDER BY 1') == [("a",), ("b",), ("d",)]
+    assert unnested.warehouse.apply("orders", Change(change.cursor, Cursor("e1", 2), empty=True), {})
+    assert target.ask('SELECT "value" FROM "orders__items"') == []
 
 
 def test_a_table_that_no_loader_made_is_left_alone(topic: Topic, target: PostgreSQLTarget) -> None:
