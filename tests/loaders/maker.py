@@ -4,7 +4,7 @@ import base64
 import hashlib
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 from pyroaring import BitMap
 
-from tests.loaders.model import Lake, Object, State
+from tests.loaders.model import PARTITIONS, Key, Lake, Object, State
 from tests.loaders.parquet import START_US, write_object
 from tests.stack.store import Bucket
 
@@ -65,6 +65,8 @@ class Maker:
     def commit(self, kind: str, choice: int = 0) -> None:
         """One more commit, of the model and of the API."""
         before, after = self.lake, self.lake.commit(kind, choice)
+        if kind != "append" and not after.commits[-1].remove:
+            kind, after = "append", self.lake.commit("append", choice)  # there was nothing to take
         made = after.commits[-1]
         added = [after.objects[file.id] for file in made.add]
         removed = [after.objects[number] for number in made.remove]
@@ -76,13 +78,13 @@ class Maker:
             "worker": "maker",
             "rule_version": 0,
             "schema_version": 0,
-            "lines": _LINES[kind](self, before.head, after.head, added, removed),
             "files": files,
         }
-        if kind != "append":
+        if kind == "append":
+            body["lines"] = self._append_lines(before.head, after.head, added)
+        else:
+            body["lines"] = _upkeep_lines(kind, added, removed)
             body["remove"] = [self.ids[each.file.id] for each in removed]
-            body["beside"] = []
-            body |= self._more(kind, added, removed)
         answer = self.http.post(f"/topics/{self.topic}/commits", json=body)
         assert answer.status_code == 201, answer.text
         assert answer.json()["sequence"] == after.head.sequence
@@ -91,8 +93,46 @@ class Maker:
         self.lake = after
         self._learn_ids(added)
 
-    def _more(self, kind: str, added: list[Object], removed: list[Object]) -> dict[str, Any]:
-        return {}
+    def _append_lines(self, before: State, after: State, added: list[Object]) -> list[dict[str, Any]]:
+        lines = []
+        for number, end in after.next.items():
+            written, dead = (
+                sum(1 for each in added if each.file.what == what for key in each.rows if key[0] == number)
+                for what in ("rows", "dead_letters")
+            )
+            held = sorted(offset for each, offset in after.carried if each == number)
+            highest = text(START_US + end * 1_000_003)
+            lines.append(
+                {
+                    "lake_partition": number,
+                    "from_version": self.versions[number],
+                    "from_offset": before.next[number],
+                    "to_offset": end,
+                    "consumed": end - before.next[number],
+                    "carried_in": sum(1 for each, _ in before.carried if each == number),
+                    "written": written,
+                    "duplicates": 0,
+                    "differing": 0,
+                    "dead_letters": dead,
+                    "lost": 0,
+                    "carried_out": len(held),
+                    "late": 0,
+                    "early": 0,
+                    "tombstones": 0,
+                    "lost_ranges": [],
+                    "position": {
+                        "next": end,
+                        "carried": base64.b64encode(
+                            BitMap([end - offset for offset in held]).serialize()
+                        ).decode(),
+                        "highest": highest,
+                        "watermark": highest,
+                        "published_to": None,
+                        "topic_id": None,
+                    },
+                }
+            )
+        return lines
 
     def _put(self, each: Object) -> dict[str, Any]:
         what, late = each.file.what, each.file.late
@@ -106,7 +146,11 @@ class Maker:
         days: dict[int, int] = {}
         for moment in times:
             days[moment // DAY_US * DAY_US] = days.get(moment // DAY_US * DAY_US, 0) + 1
+        kept = (
+            {"newest_sequence": max(row.sequence for row in each.rows.values())} if each.own_sequence else {}
+        )
         return {
+            **kept,
             "url": self.urls[each.file.id],
             "what": what,
             "late": late,
@@ -138,48 +182,27 @@ class Maker:
         self.lake = swept
 
 
-def _append_lines(
-    maker: Maker, before: State, after: State, added: list[Object], removed: list[Object]
-) -> list[dict[str, Any]]:
+def _upkeep_lines(kind: str, added: list[Object], removed: list[Object]) -> list[dict[str, Any]]:
+    """The ledger's lines of a commit of upkeep, counted from its files."""
+
+    def keys(objects: list[Object], what: str, number: int) -> set[Key]:
+        return {key for each in objects if each.file.what == what for key in each.rows if key[0] == number}
+
     lines = []
-    for number, end in after.next.items():
-        written, dead = (
-            sum(1 for each in added if each.file.what == what for key in each.rows if key[0] == number)
-            for what in ("rows", "dead_letters")
-        )
-        held = sorted(offset for each, offset in after.carried if each == number)
-        highest = text(START_US + end * 1_000_003)
-        lines.append(
-            {
-                "lake_partition": number,
-                "from_version": maker.versions[number],
-                "from_offset": before.next[number],
-                "to_offset": end,
-                "consumed": end - before.next[number],
-                "carried_in": sum(1 for each, _ in before.carried if each == number),
-                "written": written,
-                "duplicates": 0,
-                "differing": 0,
-                "dead_letters": dead,
-                "lost": 0,
-                "carried_out": len(held),
-                "late": 0,
-                "early": 0,
-                "tombstones": 0,
-                "lost_ranges": [],
-                "position": {
-                    "next": end,
-                    "carried": base64.b64encode(
-                        BitMap([end - offset for offset in held]).serialize()
-                    ).decode(),
-                    "highest": highest,
-                    "watermark": highest,
-                    "published_to": None,
-                    "topic_id": None,
-                },
-            }
-        )
+    for number in PARTITIONS:
+        rows_in, rows_out = keys(removed, "rows", number), keys(added, "rows", number)
+        dead_in, dead_out = keys(removed, "dead_letters", number), keys(added, "dead_letters", number)
+        line = {
+            "lake_partition": number,
+            "rows_in": len(rows_in),
+            "rows_out": len(rows_out),
+            "dead_in": len(dead_in),
+            "dead_out": len(dead_out),
+        }
+        left = len((rows_in | dead_in) - rows_out - dead_out)
+        name = {"replace": "duplicates", "expire": "expired", "erase": "erased", "rewrite": "lost"}[kind]
+        line[name] = left
+        if kind == "rewrite":
+            line["restored"] = len((rows_out | dead_out) - rows_in - dead_in)
+        lines.append(line)
     return lines
-
-
-_LINES: dict[str, Callable[..., list[dict[str, Any]]]] = {"append": _append_lines}
