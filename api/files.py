@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from flask import Blueprint, Response
-from sqlalchemy import Connection, Select, bindparam, insert, select, update
+from sqlalchemy import Connection, Select, and_, bindparam, insert, select, update
 
 from api.file_laws import NewFile
 from api.pages import page_state, page_token
@@ -173,18 +173,21 @@ def live_files(
     from_us: int | None = None,
     to_us: int | None = None,
 ) -> list[Record]:
-    """Live files as of `at` by id, from above `above_id`; with `after`, those with rows committed after it."""
+    """Live files as of `at` by id, above `above_id`; with `after`, those with rows committed after it, and `deletes`."""
     found: dict[int, Record] = {}
-    for wanted in _branches(topic_id, at):
-        wanted = wanted.where(files.c.id > above_id, files.c.what != "deletes")
-        if after is not None:
-            wanted = wanted.where(files.c.newest_sequence > after)
-        if what is not None:
-            wanted = wanted.where(files.c.what == what)
-        if from_us is not None:
-            wanted = wanted.where((files.c.highest_us >= from_us) | files.c.highest_us.is_(None))
-        if to_us is not None:
-            wanted = wanted.where((files.c.lowest_us < to_us) | files.c.lowest_us.is_(None))
+    conditions = [files.c.what != "deletes"]
+    if what is not None:
+        conditions.append(files.c.what == what)
+    if from_us is not None:
+        conditions.append((files.c.highest_us >= from_us) | files.c.highest_us.is_(None))
+    if to_us is not None:
+        conditions.append((files.c.lowest_us < to_us) | files.c.lowest_us.is_(None))
+    chosen = and_(*conditions)
+    if after is not None:
+        # What a loader must delete is not a matter of what it wants to insert.
+        chosen = (chosen | (files.c.what == "deletes")) & (files.c.newest_sequence > after)
+    for branch in _branches(topic_id, at):
+        wanted = branch.where(files.c.id > above_id, chosen)
         found.update((row.id, row) for row in connection.execute(wanted.order_by(files.c.id).limit(limit)))
     return [found[number] for number in sorted(found)[:limit]]
 

@@ -119,6 +119,46 @@ class Maker:
             "files": files,
         } | changes
 
+    def upkeep(
+        self,
+        kind: str,
+        line: dict[str, Any],
+        files: Sequence[dict[str, Any]] = (),
+        remove: Sequence[int] = (),
+        **changes: Any,
+    ) -> dict[str, Any]:
+        """The body of a commit of upkeep with one line, of lake partition 0."""
+        return {
+            "id": str(uuid.uuid4()),
+            "kind": kind,
+            "epoch": self.epoch,
+            "worker": "upkeep-1",
+            "lines": [{"lake_partition": 0} | line] if line else [],
+            "files": list(files),
+            "remove": list(remove),
+        } | changes
+
+    def file(self, rows: int, **changes: Any) -> dict[str, Any]:
+        return file_entry(self.topic, self.now(), rows, **changes)
+
+    def sealed(self, rows: int, day: str = "2026-01-01", **changes: Any) -> dict[str, Any]:
+        """A sealed file of one day."""
+        return self.file(
+            rows,
+            url=f"s3://lake/sealed/{self.topic}/event_date={day}/{uuid.uuid4().hex}.parquet",
+            periods=[{"start": f"{day}T00:00:00Z", "rows": rows}],
+            lowest=f"{day}T00:00:00Z",
+            highest=f"{day}T23:00:00Z",
+            **changes,
+        )
+
+    def live(self, **query: Any) -> list[dict[str, Any]]:
+        """The live files."""
+        answer = self.client.get(f"/v1/topics/{self.topic}/files", query_string=query)
+        assert answer.status_code == 200, answer.get_data(as_text=True)
+        found: list[dict[str, Any]] = answer.get_json()["files"]
+        return found
+
     def send(self, body: dict[str, Any], status: int = 201) -> dict[str, Any]:
         """Sends a commit; when it is taken, goes on from the positions it left."""
         answer = self.client.post(f"/v1/topics/{self.topic}/commits", json=body)
