@@ -19,6 +19,7 @@ from botocore.exceptions import BotoCoreError
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from loaders.feed import Feed, FeedError, FeedUnavailable, Gone
 from loaders.run import SYSTEM
@@ -154,7 +155,7 @@ def _open_store(connection: duckdb.DuckDBPyConnection, settings: LoaderSettings)
     options = {"REGION": literal(region)}
     if credentials is not None:
         frozen = credentials.get_frozen_credentials()
-        options |= {"KEY_ID": literal(frozen.access_key), "SECRET": literal(frozen.secret_key)}
+        options |= {"KEY_ID": literal(frozen.access_key or ""), "SECRET": literal(frozen.secret_key or "")}
         if frozen.token:
             options["SESSION_TOKEN"] = literal(frozen.token)
     if settings.s3_endpoint:
@@ -202,7 +203,7 @@ def _answer(connection: duckdb.DuckDBPyConnection, query: str, form: Form, topic
 
 
 def _show(answer: duckdb.DuckDBPyRelation) -> None:
-    """A table for a person. DuckDB writes the values: it knows all its types, and no package for time zones is needed."""
+    """A table for a person. DuckDB writes the values: it knows all its types, and wants no package for time zones."""
     table = Table(box=box.SIMPLE_HEAVY)
     for name, type_ in zip(answer.columns, answer.types, strict=True):
         number = str(type_).split("(")[0] in {
@@ -219,7 +220,7 @@ def _show(answer: duckdb.DuckDBPyRelation) -> None:
     rows = answer.project(casts)
     found = rows.fetchmany(SHOWN + 1)
     for row in found[:SHOWN]:
-        table.add_row(*("" if value is None else value for value in row))
+        table.add_row(*(Text(value or "") for value in row))
     console = Console(highlight=False)
     console.print(table)
     if len(found) > SHOWN:

@@ -13,9 +13,9 @@ import duckdb
 import httpx
 import pyarrow as pa
 import pytest
+
 from loaders.settings import LoaderSettings
 from loaders.sql import SqlRefused, sql
-
 from tests.ingest.small_lake import SmallLake, rows, small_lake
 from tests.stack.store import Bucket
 
@@ -48,7 +48,7 @@ def ask(settings: LoaderSettings, capfd: pytest.CaptureFixture[str]) -> Ask:
 
 
 def test_each_topic_is_a_view_of_its_live_rows(ask: Ask) -> None:
-    assert ask("SELECT count(*) AS n, sum(_late::INT) AS late FROM orders").split() == ["n,late", "205,8"]
+    assert ask("SELECT count(*) AS n, sum(_late::INT) AS late FROM orders").split() == ["n,late", "195,8"]
     assert ask("SELECT count(*) AS n FROM orders__dead_letters").split() == ["n", "4"]
 
 
@@ -58,10 +58,7 @@ def test_views_join_and_a_query_may_be_long(ask: Ask) -> None:
         SELECT _lake_partition AS partition, count(*) AS n, any_value(dead) AS dead
         FROM orders JOIN dead USING (_lake_partition) GROUP BY ALL ORDER BY ALL;
     """
-    assert ask(query).split() == ["partition,n,dead", "0,155,2", "1,40,2".replace("40", "50")] or True
-    table = list(csv.reader(io.StringIO(ask(query))))
-    assert table[0] == ["partition", "n", "dead"]
-    assert sum(int(row[1]) for row in table[1:]) == 205
+    assert ask(query).split() == ["partition,n,dead", "0,155,2", "1,40,2"]
 
 
 def test_json_and_csv_keep_types_and_hold_every_row(ask: Ask) -> None:
@@ -85,7 +82,7 @@ def test_later_files_may_have_more_columns_and_wider_types(lake: SmallLake, ask:
     lake.publish([line], table)
     line = lake.next_line(1, 2, carried_in=5, carried_out=5)
     lake.publish([line], rows(1, [52, 53]).append_column("extra", pa.array([0.5, 1.5])))
-    assert ask("SELECT count(*) AS n, sum(extra) AS total FROM orders").split() == ["n,total", "209,5.0"]
+    assert ask("SELECT count(*) AS n, sum(extra) AS total FROM orders").split() == ["n,total", "199,5.0"]
 
 
 def test_a_topic_without_rows_has_the_columns_of_its_schema(lake: SmallLake, ask: Ask) -> None:
@@ -113,7 +110,7 @@ def test_a_topic_without_rows_has_the_columns_of_its_schema(lake: SmallLake, ask
 
 def test_names_that_differ_in_case_are_told_apart_as_they_are_written(lake: SmallLake, ask: Ask) -> None:
     httpx.post(f"{lake.settings.api}/v1/topics", json={"topic": "Orders"}).raise_for_status()
-    assert ask("SELECT count(*) AS n FROM orders").split() == ["n", "205"]
+    assert ask("SELECT count(*) AS n FROM orders").split() == ["n", "195"]
     assert ask("SELECT count(*) AS n FROM Orders").split() == ["n", "0"]
     with pytest.raises(SqlRefused, match="differ only in case"):
         ask("SELECT * FROM orders, Orders")
@@ -140,14 +137,14 @@ def test_only_queries_are_answered(ask: Ask, query: str) -> None:
 def test_what_is_wrong_is_said_in_words(
     lake: SmallLake, ask: Ask, settings: LoaderSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(SqlRefused, match='nobody does not exist.*Topics: "orders"'):
+    with pytest.raises(SqlRefused, match=r'nobody does not exist.*Topics: "orders"'):
         ask("SELECT * FROM nobody")
     with pytest.raises(SqlRefused, match="syntax error"):
         ask("SELEC 1")
     with pytest.raises(SqlRefused, match='"nothing" not found'):
         ask("SELECT nothing FROM orders")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    with pytest.raises(SqlRefused, match="The store does not serve the files of orders.*credentials"):
+    with pytest.raises(SqlRefused, match=r"The store does not serve the files of orders.*credentials"):
         ask("SELECT * FROM orders")
     monkeypatch.setattr("loaders.sql.PATIENCE_S", 0.1)
     with pytest.raises(SqlRefused, match="ConnectError"):
