@@ -118,8 +118,9 @@ class KnownTopicsOnly(SubscriptionState):  # type: ignore[misc]  # aiokafka has 
     strangers: frozenset[TopicPartition] = frozenset()
 
     def assign_from_subscribed(self, assignment: Iterable[TopicPartition]) -> None:
-        known = [each for each in assignment if each.topic in self.topics]
-        self.strangers = frozenset(assignment) - frozenset(known)
+        wanted = set(assignment)
+        known = {each for each in wanted if each.topic in self.topics}
+        self.strangers = frozenset(wanted - known)
         super().assign_from_subscribed(known)
         for each in known:
             self.seek(each, 0)

@@ -25,7 +25,7 @@ BEAT_SECONDS = 2.0
 COMMIT_SECONDS = 10.0
 SETTLE_SECONDS = 2.0  # for a commit on its way when the assignment ends
 SAY_AGAIN_BEATS = 30  # the same trouble is said once a minute
-LONGEST_STRANGERS_BEATS = 30
+LONGEST_STRANGERS_BEATS = 300  # each round stops the whole group for a moment
 KNOCK_SECONDS = 10.0  # the beat waits for it, and the watchdog waits longer for the beat
 AWAY = "waiting for the broker"
 
@@ -53,6 +53,10 @@ class Membership:
     def joins(self, consumer: AIOKafkaConsumer) -> None:
         """From now on the beat looks after this started consumer."""
         self._consumer = consumer
+
+    def wait_for(self, why: str | None) -> None:
+        """The broker does not serve us now, in words; None: it does again."""
+        self.away = why
 
     @property
     def generation(self) -> int:

@@ -22,13 +22,13 @@ import faust
 import mode
 from aiokafka import AIOKafkaConsumer
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from ingest import internals
-from ingest.assignor import KnownTopicsOnly, RendezvousAssignor
-from ingest.broker import BrokerAway, BrokerRefused, BrokerSettings, knock
+from ingest.assignor import RendezvousAssignor
+from ingest.broker import BrokerRefused, BrokerSettings, knock
 from ingest.chunk import Chunk
+from ingest.client import arguments, close, connect
 from ingest.flight import InFlight
 from ingest.membership import Membership
 from ingest.positioning import Owner, Partitions, Positions, Reconciler
@@ -40,11 +40,9 @@ log = logging.getLogger(__name__)
 
 MIB = 2**20
 FLUSH_SECONDS = 20.0  # for the owner's flush when partitions are taken away: far below the rebalance timeout
-LEAVE_SECONDS = 15.0  # for the client to leave the group and close
 IDLE_SECONDS = 0.5  # one wait for data
 HELD_SECONDS = 0.05  # one wait while nothing may be drained
-LONGEST_PAUSE_SECONDS = 5.0  # between two attempts to reach the broker
-REFUSALS = 3  # in a row: a broker that has just started may not know its users yet
+UNANSWERED_SECONDS = 60.0  # until it is said that the broker tells nothing about a partition
 
 
 class ChunkSource(mode.Service):
@@ -95,27 +93,20 @@ class ChunkSource(mode.Service):
         self._leaving: Partitions = (
             frozenset()
         )  # taken away, but still ours to acknowledge while the owner flushes
-        self._arguments: dict[str, Any] = {
-            "client_id": f"tukang-{worker_name}",
-            "group_id": group,
-            "session_timeout_ms": int(session_timeout_s * 1000),
-            "heartbeat_interval_ms": int(heartbeat_s * 1000),
-            "rebalance_timeout_ms": int(rebalance_timeout_s * 1000),
-            "request_timeout_ms": int(
-                rebalance_timeout_s * 1500
-            ),  # a join waits for all members in one request
-            "max_poll_interval_ms": 10**10,  # a source that is held for long must stay a member
-            "metadata_max_age_ms": int(metadata_max_age_s * 1000),
-            "auto_offset_reset": "none",  # a jump must be an error
-            "enable_auto_commit": False,
-            "isolation_level": "read_committed",
-            "max_partition_fetch_bytes": partition_fetch_bytes,
-            "fetch_max_bytes": fetch_bytes,
-            "fetch_min_bytes": fetch_min_bytes,
-            "fetch_max_wait_ms": int(fetch_wait_s * 1000),
-            "client_rack": client_rack,
-            "partition_assignment_strategy": (self.membership.assignor,),
-        }
+        self._arguments = arguments(
+            group=group,
+            worker_name=worker_name,
+            assignor=self.membership.assignor,
+            session_timeout_s=session_timeout_s,
+            heartbeat_s=heartbeat_s,
+            rebalance_timeout_s=rebalance_timeout_s,
+            metadata_max_age_s=metadata_max_age_s,
+            partition_fetch_bytes=partition_fetch_bytes,
+            fetch_bytes=fetch_bytes,
+            fetch_min_bytes=fetch_min_bytes,
+            fetch_wait_s=fetch_wait_s,
+            client_rack=client_rack,
+        )
         super().__init__(**service)
 
     # What the worker calls
@@ -200,7 +191,7 @@ class ChunkSource(mode.Service):
         if not self.crashed:  # after a crash others may own the partitions already
             await self._give_up(self.positions.assigned)
         if self._consumer is not None:
-            await _close(self._consumer)
+            await close(self._consumer)
 
     async def crash(self, reason: BaseException) -> None:
         """A refusal of the broker is the user's to mend: one line, no traceback."""
@@ -214,13 +205,18 @@ class ChunkSource(mode.Service):
 
     @mode.Service.task
     async def _fetch(self) -> None:
-        consumer = await self._connect()
+        consumer = await connect(
+            self.broker, self._arguments, self.sleep, lambda: self.should_stop, self.membership.wait_for
+        )
         if consumer is None:
             return
+        self._consumer = consumer
+        self.tap = tap = Tap(consumer, self.positions, self._clock)
+        self.membership.joins(consumer)
         self.app.flow_control.resume()
         consumer.subscribe(pattern=self.membership.assignor.pattern, listener=_Listener(self))
         while not self.should_stop:
-            async for chunk in self._drain(consumer, self.tap):
+            async for chunk in self._drain(consumer, tap):
                 await self.channel.put(chunk)
             self.drains += 1
 
@@ -232,40 +228,19 @@ class ChunkSource(mode.Service):
     async def _beat(self) -> None:
         await self.membership.run(self.sleep, lambda: self.should_stop)
 
-    async def _connect(self) -> AIOKafkaConsumer | None:
-        """A started consumer, however long it takes. None: the service stops. Raises BrokerRefused."""
-        pause, refusals = 0.5, 0
+    @mode.Service.task
+    async def _look_for_unanswered(self) -> None:
+        """Say which partitions the broker does not serve while it serves others."""
         while not self.should_stop:
-            try:
-                await knock(self.broker)
-                self._consumer = AIOKafkaConsumer(**self.broker.kafka_arguments(), **self._arguments)
-                self._consumer._subscription = KnownTopicsOnly()
-                await self._consumer.start()
-            except (BrokerAway, BrokerRefused, KafkaError, OSError) as error:
-                refusals = refusals + 1 if isinstance(error, BrokerRefused) else 0
-                if refusals == REFUSALS:
-                    raise
-                if self._consumer is not None:
-                    await _close(self._consumer)
-                    self._consumer = None
-                self.membership.away = str(error)
-                log.warning("waiting for the broker: %s; asking again in %.1f s", error, pause)
-                await self.sleep(pause)
-                pause = min(LONGEST_PAUSE_SECONDS, pause * 2)
-            else:
-                self.tap = Tap(self._consumer, self.positions, self._clock)
-                self.membership.joins(self._consumer)
-                self.membership.away = None
-                log.info("connected to the broker at %s", self.broker.servers)
-                return self._consumer
-        return None
+            round_before, before = self.positions.round, self._clock()
+            await self.sleep(UNANSWERED_SECONDS)
+            well = self.tap is not None and not self._stopped_up and self.membership.away is None
+            if self.tap is not None and well and round_before == self.positions.round:
+                self.tap.say_unanswered(before)
 
-    async def _drain(self, consumer: AIOKafkaConsumer, tap: Tap | None) -> AsyncIterator[Chunk]:
+    async def _drain(self, consumer: AIOKafkaConsumer, tap: Tap) -> AsyncIterator[Chunk]:
         """All that may be drained now, or a short wait."""
-        assert tap is not None
-        with (
-            consumer._subscription.fetch_context()
-        ):  # entered every time: it is the client's clock of being alive
+        with consumer._subscription.fetch_context():  # every time: the client's clock of being alive
             if self._stopped_up:
                 await asyncio.sleep(HELD_SECONDS)
                 return
@@ -302,12 +277,7 @@ class ChunkSource(mode.Service):
                 await asyncio.wait_for(self.owner.revoked(partitions), FLUSH_SECONDS)
         except TimeoutError:
             self.flushes_cut_off += 1
-            count = len(partitions)
-            log.warning(
-                "the flush of %d partitions was cut off after %.0f s: they are read again",
-                count,
-                FLUSH_SECONDS,
-            )
+            log.warning("the flush of %d partitions was cut off: they are read again", len(partitions))
         finally:
             self._leaving = frozenset()
         await self.membership.leaves()
@@ -336,21 +306,6 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ha
             self._source._take_over(frozenset(assigned))
         except Exception as error:
             await self._source.crash(error)
-
-
-async def _close(consumer: AIOKafkaConsumer) -> None:
-    """Leave the group and close, within a time limit. In a task of its own: while the broker is away the client's own
-    close can end in a cancellation, which must not look like ours."""
-    leaving = asyncio.ensure_future(consumer.stop())
-    await asyncio.wait([leaving], timeout=LEAVE_SECONDS)
-    if leaving.done() and not leaving.cancelled() and leaving.exception() is None:
-        return
-    log.warning("the Kafka client did not close in order: the group notices after the session timeout")
-    leaving.cancel()
-    closing = asyncio.ensure_future(consumer._client.close())
-    await asyncio.wait([closing], timeout=LEAVE_SECONDS)
-    if closing.done() and not closing.cancelled():
-        closing.exception()
 
 
 class App(faust.App):

@@ -7,6 +7,7 @@ ends. Nothing here decides where reading starts or when, and nothing here knows 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -22,6 +23,8 @@ from ingest.chunk import Chunk, ChunkError, ErrorKind
 from ingest.drain import walk
 from ingest.positioning import Positions, Reading
 from ingest.raw_batch import keep_bytes
+
+log = logging.getLogger(__name__)
 
 LOG_RANGE_SECONDS = 15.0
 FETCHED_END_MS = 50  # with no time at all Tansu tells nothing
@@ -116,6 +119,18 @@ class Tap:
         cluster = self._consumer._client.cluster
         known = cluster.partitions_for_topic(topic)
         return None if known is None else (sorted(known), int(cluster._last_successful_refresh_ms * 1000))
+
+    def say_unanswered(self, since_us: int) -> None:
+        """Log the partitions being read about which the broker has told nothing since then: their leader is away, or
+        fails in a way that the client only logs."""
+        told = {each: self.ends(each) for each in self._positions.reading}
+        silent = sorted(each for each, ends in told.items() if ends is None or ends[2] < since_us)
+        if silent:
+            names = ", ".join(f"{each.topic}-{each.partition}" for each in silent[:5])
+            more = f" and {len(silent) - 5} more" if len(silent) > 5 else ""
+            log.warning(
+                "the broker has told nothing for a while about %s%s: have they a leader?", names, more
+            )
 
     async def log_range(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
         """First offset in the log and its end. See `ChunkSource.log_range`."""

@@ -274,6 +274,23 @@ def test_bytes_in_flight_are_bounded(kafka: Kafka, tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_a_partition_about_which_the_broker_is_silent_is_named(
+    kafka: Kafka, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = kafka.topic()
+
+    async def run() -> None:
+        async with Reader(kafka.settings, topic, tmp_path) as reader:
+            answered = await until(reader.source.last_fetch_us)
+            assert reader.source.tap is not None
+            reader.source.tap.say_unanswered(answered)
+            assert "told nothing" not in caplog.text
+            reader.source.tap.say_unanswered(answered + 60_000_000)
+            assert f"told nothing for a while about {topic}-0: have they a leader?" in caplog.text
+
+    asyncio.run(run())
+
+
 def test_what_was_committed_is_acknowledged_to_kafka(kafka: Kafka, tmp_path: Path) -> None:
     topic = kafka.topic()
     produce(kafka.settings, topic, numbered(0, 100))

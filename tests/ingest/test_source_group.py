@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ingest.assignor import PATTERN_LIMIT
 from ingest.broker import TopicIds
 from ingest.source import TopicPartition
 from tests.ingest.reader import Reader, Store, numbered, produce, producer_of, until
@@ -175,6 +176,38 @@ def test_a_topic_made_again_is_out_of_range_and_has_another_id(kafka: Kafka, tmp
             assert before.keys() == after.keys() == {topic}
             assert None not in (before[topic], after[topic])
             assert before != after
+
+    asyncio.run(run())
+
+
+def test_a_member_survives_topics_that_it_does_not_know(
+    kafka: Kafka, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two patterns too long to be sent: the leader takes the other member's for its own."""
+    known, unknown, store = kafka.topic("known", partitions=2), kafka.topic("unknown", partitions=2), Store()
+    wide, narrow = f"({known}|{unknown}|{'x' * PATTERN_LIMIT})", f"({known}|{'x' * PATTERN_LIMIT})"
+
+    async def run() -> None:
+        options = {"store": store, "group": "unlike"}
+        leader = Reader(kafka.settings, wide, tmp_path / "wide", name="wide", **options)  # type: ignore[arg-type]
+        member = Reader(kafka.settings, narrow, tmp_path / "narrow", name="narrow", **options)  # type: ignore[arg-type]
+        async with leader:
+            await until(lambda: leader.assignments)
+            async with member:
+                await until(
+                    lambda: (
+                        "topics that this worker does not see (unknown) were assigned to it" in caplog.text
+                    )
+                )
+                for partition in range(2):
+                    produce(kafka.settings, known, numbered(0, 10), partition)
+                await until(lambda: all(store.next(known, each) == 10 for each in range(2)))
+                assert {each.topic for each in member.assignments[-1]} <= {known}
+                rounds = len(member.assignments)
+                await asyncio.sleep(5)
+                assert len(member.assignments) <= rounds + 3
+                assert member.source.membership.dead is None
+            await until(lambda: len(leader.assignments[-1]) == 4)
 
     asyncio.run(run())
 
