@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -57,6 +58,14 @@ class Put:
 
     url: str
     modified_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the store says of an object: its size, and the SHA-256 that it checked at the put, if it keeps one."""
+
+    bytes: int
+    sha256: str | None
 
 
 class Lake:
@@ -124,12 +133,33 @@ class Lake:
         modified_us = int(head["LastModified"].timestamp()) * 1_000_000
         return Put(self.url(key), time_to_text(modified_us) or "")
 
+    def look(self, url: str) -> Look:
+        """What the store says of an object without its bytes. Raises `LakeMissing`."""
+        bucket, _, key = url.removeprefix("s3://").partition("/")
+        head = self._call(
+            f"look at {url}",
+            lambda: self._client.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED"),
+        )
+        checksum = head.get("ChecksumSHA256", "")
+        whole = len(checksum) == 44  # else none, or one of the parts of a multipart upload
+        return Look(head["ContentLength"], base64.b64decode(checksum).hex() if whole else None)
+
+    def listing(self, key: str) -> Iterator[str]:
+        """The s3:// addresses of all objects whose key, below the prefix, begins with `key`."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=self.prefix + key
+        )
+        of_pages = iter(pages)
+        while page := self._call(f"list {self.url(key)}", lambda: next(of_pages, None)):
+            yield from (f"s3://{self.bucket}/{each['Key']}" for each in page.get("Contents", ()))
+
     def get(self, url: str, start: int | None = None, end: int | None = None) -> bytes:
         """The bytes of an object, or of its range [start, end)."""
         bucket, _, key = url.removeprefix("s3://").partition("/")
         extra: dict[str, Any] = {} if start is None else {"Range": f"bytes={start}-{(end or 0) - 1}"}
-        answer = self._call(f"get {url}", lambda: self._client.get_object(Bucket=bucket, Key=key, **extra))
-        return bytes(answer["Body"].read())
+        return self._call(  # type: ignore[no-any-return]
+            f"get {url}", lambda: self._client.get_object(Bucket=bucket, Key=key, **extra)["Body"].read()
+        )
 
     def _call(self, doing: str, act: Any) -> Any:
         try:
