@@ -59,6 +59,7 @@ MOVE_HEAD = (
                 "head_us",
                 "period_us",
                 "gap_sequence",
+                "rows_total",
                 "live_files",
                 "live_rows",
                 "live_bytes",
@@ -106,6 +107,7 @@ def write_commit(
             "files_added": len(request.files),
             "files_removed": len(remove),
             "rows_added": rows_added,
+            "rows_total": topic.rows_total + _to_load(request),
         },
     )
     head = {"topic_id": topic.id, "sequence": sequence, "committed_us": committed_us}
@@ -175,6 +177,7 @@ def _move_head(
             "head_us": committed_us,
             "period_us": topic.period_us or period_us,
             "gap_sequence": sequence if lost and topic.gap_sequence is None else topic.gap_sequence,
+            "rows_total": topic.rows_total + _to_load(request),
             "live_files": topic.live_files + _counted(request.files) - len(remove),
             "live_rows": topic.live_rows + _rows(request.files, "rows") - _rows(remove, "rows"),
             "live_bytes": topic.live_bytes
@@ -185,6 +188,11 @@ def _move_head(
             - _rows(remove, "dead_letters"),
         },
     )
+
+
+def _to_load(request: CommitRequest) -> int:
+    """Rows that a loader inserts for it; what a replace or an erase adds, it has already."""
+    return _rows(request.files, "rows") if request.kind in ("append", "rewrite") else 0
 
 
 def _counted(files: Sequence[NewFile]) -> int:

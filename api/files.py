@@ -173,7 +173,7 @@ def live_files(
     from_us: int | None = None,
     to_us: int | None = None,
 ) -> list[Record]:
-    """Live files as of `at` by id, above `above_id`; with `after`, those with rows committed after it, and `deletes`."""
+    """Live files as of `at` by id, above `above_id`; with `after`: with rows committed after it, and `deletes`."""
     found: dict[int, Record] = {}
     conditions = [files.c.what != "deletes"]
     if what is not None:

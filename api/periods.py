@@ -247,4 +247,5 @@ def _shown(row: Record | None, start: int, period_us: int, complete_us: int | No
         "state": _state(row, start + period_us, complete_us),
         "rows": row.rows if row is not None else 0,
         "sealed_sequence": row.sealed_sequence if row is not None else None,
+        "reopened_at": format_time_or_none(row.reopened_us) if row is not None else None,
     }

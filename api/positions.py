@@ -91,6 +91,7 @@ def make_topic(connection: Connection, name: str, settings: dict[str, Any], now_
             settings_version=0,
             settings=settings,
             next_lake_partition=0,
+            rows_total=0,
             live_files=0,
             live_rows=0,
             live_bytes=0,

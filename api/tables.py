@@ -71,6 +71,9 @@ topics = Table(
     Column("complete_until_us", BigInteger),  # highest that was ever true; never goes back
     Column("broker_partitions", JSON),  # numbers, as a worker asked the broker for them
     Column("broker_partitions_us", BigInteger),  # when it asked
+    Column(
+        "rows_total", BigInteger, nullable=False
+    ),  # that appends and rewrites ever added, for the lag of loaders
     Column("live_files", BigInteger, nullable=False),
     Column("live_rows", BigInteger, nullable=False),
     Column("live_bytes", BigInteger, nullable=False),
@@ -102,6 +105,9 @@ lake_partitions = Table(
     Column("watermark_us", BigInteger),
     Column("published_to_us", BigInteger),
     Column("version", Uuid),  # the commit that made it
+    Column(
+        "start_from", String(64)
+    ),  # where reading begins after a reset: earliest, end, an offset or a time
     Column("caught_up_us", BigInteger),  # newest report that showed the stored position at the log's end
 )
 # One broker partition has one open life at a time.
@@ -132,6 +138,7 @@ commits = Table(
     Column("files_added", Integer, nullable=False),
     Column("files_removed", Integer, nullable=False),
     Column("rows_added", BigInteger, nullable=False),
+    Column("rows_total", BigInteger, nullable=False),  # of the topic, after it
     postgresql_partition_by="RANGE (committed_us)",
 )
 
@@ -209,6 +216,7 @@ files = Table(
     Column("highest_us", BigInteger),
     Column("newest_commit_us", BigInteger, nullable=False),  # of its newest original row, for retention
     Column("newest_sequence", BigInteger, nullable=False),  # of its newest content, for `files?after=`
+    Column("swept_us", BigInteger),  # since when its object may be gone
     Index("uq_files_url_hash", "url_hash", unique=True),
     Index("ix_files_added", "topic_id", "added_sequence"),
 )

@@ -105,7 +105,7 @@ def test_months_are_made_ahead_and_strays_are_kept(postgres_url: str) -> None:
     jan_2031 = 1_925_000_000_000_000
     row = {
         "topic_id": 1, "epoch_id": 1, "kind": "append", "digest": b"", "schema_version": 0, "rule_version": 0,
-        "files_added": 0, "files_removed": 0, "rows_added": 0, "id": UUID(int=0),
+        "files_added": 0, "files_removed": 0, "rows_added": 0, "rows_total": 0, "id": UUID(int=0),
     }  # fmt: skip
     with database.write() as connection:
         ensure_months(connection, jan_2031)

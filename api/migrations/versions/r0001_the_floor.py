@@ -52,6 +52,7 @@ def upgrade() -> None:
         sa.Column("complete_until_us", sa.BigInteger),
         sa.Column("broker_partitions", sa.JSON),
         sa.Column("broker_partitions_us", sa.BigInteger),
+        sa.Column("rows_total", sa.BigInteger, nullable=False),
         sa.Column("live_files", sa.BigInteger, nullable=False),
         sa.Column("live_rows", sa.BigInteger, nullable=False),
         sa.Column("live_bytes", sa.BigInteger, nullable=False),
@@ -85,6 +86,7 @@ def upgrade() -> None:
         sa.Column("watermark_us", sa.BigInteger),
         sa.Column("published_to_us", sa.BigInteger),
         sa.Column("version", sa.Uuid),
+        sa.Column("start_from", sa.String(64)),
         sa.Column("caught_up_us", sa.BigInteger),
         sa.PrimaryKeyConstraint("topic_id", "lake_partition", name="pk_lake_partitions"),
         sa.ForeignKeyConstraint(["topic_id"], ["topics.id"], name="fk_lake_partitions_topic_id"),
@@ -112,6 +114,7 @@ def upgrade() -> None:
         sa.Column("files_added", sa.Integer, nullable=False),
         sa.Column("files_removed", sa.Integer, nullable=False),
         sa.Column("rows_added", sa.BigInteger, nullable=False),
+        sa.Column("rows_total", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("topic_id", "sequence", "committed_us", name="pk_commits"),
         postgresql_partition_by="RANGE (committed_us)",
     )
@@ -168,6 +171,7 @@ def upgrade() -> None:
         sa.Column("highest_us", sa.BigInteger),
         sa.Column("newest_commit_us", sa.BigInteger, nullable=False),
         sa.Column("newest_sequence", sa.BigInteger, nullable=False),
+        sa.Column("swept_us", sa.BigInteger),
         sa.PrimaryKeyConstraint("id", name="pk_files"),
     )
     op.create_index("uq_files_url_hash", "files", ["url_hash"], unique=True)
