@@ -81,6 +81,21 @@ def api() -> None:
         serve(load())
 
 
+@main.command()
+@click.option("--once", is_flag=True, help="End when nothing is due.")
+def upkeep(once: bool) -> None:
+    """Seal complete periods: few sorted files without duplicates. Any number may run, beside workers and loaders."""
+    import asyncio
+
+    from ingest.service import REFUSALS
+    from ingest.settings import SettingsWrong, load_settings
+    from ingest.upkeep.run import serve
+
+    log_to_stderr()
+    with one_line(SettingsWrong, *REFUSALS):
+        asyncio.run(serve(load_settings(), once=once))
+
+
 @service("migrate")
 def migrate() -> None:
     """Bring the API's database to this release's schema."""
@@ -96,13 +111,13 @@ def migrate() -> None:
 @click.argument("topic", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Findings as JSON on stdout.")
 @click.option("--deep", is_flag=True, help="Read the rows too: each offset at most once, inside its line.")
+@click.option("--caught-up", is_flag=True, help="Wrong, too: records at the source that no commit has yet.")
 @click.option("--from", "start", metavar="TIME", help="Only files with rows at or after this event time.")
 @click.option("--to", "end", metavar="TIME", help="Only files with rows before this event time.")
 def verify(topic: str | None, **options: Any) -> None:
     """Prove that the lake agrees with the ledger, and the ledger with Kafka: exit 0 complete, 1 wrong, 2 unknown."""
-    from ingest.verify import verify as prove
-
     from ingest.settings import SettingsWrong, load_settings
+    from ingest.verify import verify as prove
 
     with one_line(SettingsWrong):
         sys.exit(prove(load_settings(), topic, **options))

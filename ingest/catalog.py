@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,19 +116,41 @@ class Catalog:
             raise SchemaMoved(answer.json()["current"])
         return self._sound(answer)
 
+    async def topics(self) -> AsyncIterator[Answer]:
+        """All topics, by name."""
+        async for page in self._pages("/topics", {}):
+            for topic in page["topics"]:
+                yield topic
+
+    async def topic(self, name: str) -> Answer:
+        """One topic with its settings."""
+        return self._sound(await self._patiently("GET", f"/topics/{name}"))
+
+    async def periods(self, topic: str) -> list[Answer]:
+        """All periods from the first with rows to the last."""
+        return [
+            period async for page in self._pages(f"/topics/{topic}/periods", {}) for period in page["periods"]
+        ]
+
     async def files(self, topic: str, sequence: int, lowest: str | None) -> list[Answer]:
         """The live row files as of a sequence with rows at or after `lowest` (ISO 8601)."""
-        query: dict[str, Any] = {"at": sequence, "limit": 1000}
-        if lowest is not None:
-            query["from"] = lowest
-        files: list[Answer] = []
+        query: dict[str, Any] = {"at": sequence} | ({"from": lowest} if lowest is not None else {})
+        return [
+            file
+            async for page in self._pages(f"/topics/{topic}/files", query)
+            for file in page["files"]
+            if file["what"] == "rows"
+        ]
+
+    async def _pages(self, path: str, query: Mapping[str, Any]) -> AsyncIterator[Answer]:
+        """All pages of a list."""
+        asked = {"limit": 1000, **query}
         while True:
-            path = f"/topics/{topic}/files?{httpx.QueryParams(query)}"
-            page = self._sound(await self._patiently("GET", path))
-            files.extend(file for file in page["files"] if file["what"] == "rows")
+            page = self._sound(await self._patiently("GET", f"{path}?{httpx.QueryParams(asked)}"))
+            yield page
             if not page.get("next_page"):
-                return files
-            query["page"] = page["next_page"]
+                return
+            asked["page"] = page["next_page"]
 
     async def report(self, worker: str, report: Mapping[str, Any]) -> Answer:
         """A worker's report, tried once: the next one comes in ten seconds. Raises `CatalogUnavailable`."""

@@ -98,6 +98,13 @@ class Merge:
         rows = self._duckdb.execute("FROM dropped ORDER BY ALL").fetchall()
         return [Dropped(*row) for row in rows]
 
+    def rows_in(self) -> dict[int, int]:
+        """Rows by lake partition of the sources that leave."""
+        rows = self._duckdb.execute(
+            "SELECT _lake_partition, count(*) FROM source WHERE drops GROUP BY ALL"
+        ).fetchall()
+        return dict(rows)
+
     def write(
         self,
         name: str,

@@ -34,6 +34,7 @@ class Merged:
     sha256: str = ""
     lowest_us: int | None = None
     highest_us: int | None = None
+    newest_sequence: int = 0
     periods: dict[int, int] = field(default_factory=dict)  # start of the period -> rows
 
 
@@ -118,6 +119,7 @@ class _File:
         bounds = pc.min_max(times).as_py()
         merged = self.merged
         merged.rows += rows.num_rows
+        merged.newest_sequence = max(merged.newest_sequence, pc.max(rows.column("_sequence")).as_py())
         merged.lowest_us = bounds["min"] if merged.lowest_us is None else min(merged.lowest_us, bounds["min"])
         merged.highest_us = (
             bounds["max"] if merged.highest_us is None else max(merged.highest_us, bounds["max"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -140,7 +141,8 @@ class Services:
     def rows(self, topic: str, what: str = "rows") -> duckdb.DuckDBPyConnection:
         """A connection whose view `rows` is all live files of a kind, downloaded: an independent reader."""
         folder = self.folder / "download" / topic / what
-        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
         for file in self.files(topic, what):
             key = file["url"].removeprefix(f"s3://{self.bucket.name}/")
             (folder / key.rpartition("/")[2]).write_bytes(self.bucket.read(key))

@@ -1,0 +1,256 @@
+"""Seal: fresh files become few sealed files per period, by `replace` commits. Safe beside workers, loaders and others.
+
+Whoever was faster wins: a file that is not live any more is a 409, and the work is planned anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ingest.catalog import Catalog, CommitConflict
+from ingest.columns import TIME
+from ingest.conform import conform
+from ingest.encode import FOOTER_KEY, PERIOD_US
+from ingest.ids import uuid7
+from ingest.lake import Lake, patiently
+from ingest.position import time_to_text
+from ingest.schema import TopicSchema
+from ingest.upkeep.merge import Dropped, Merge, Source
+from ingest.upkeep.plan import LiveFile, Work
+from ingest.upkeep.rolling import Merged
+
+log = logging.getLogger(__name__)
+
+DELETES_SCHEMA = pa.schema([("_lake_partition", pa.int32()), ("_offset", pa.int64()), ("_event_time", TIME)])
+
+
+@dataclass(frozen=True, slots=True)
+class Sealer:
+    """What sealing needs. `memory` in bytes bounds the merge, whatever the size of a period."""
+
+    catalog: Catalog
+    lake: Lake
+    now_us: Callable[[], int]
+    randbits: Callable[[int], int]
+    name: str
+    memory: int
+    threads: int
+
+    async def replace(
+        self,
+        topic: str,
+        epoch: str,
+        work: Work,
+        schema: TopicSchema,
+        *,
+        period_us: int,
+        file_bytes: int,
+        order_by: Sequence[str] = (),
+    ) -> bool:
+        """Carries out one planned replace. False: something was not live any more, plan again."""
+        commit_id = uuid7(self.now_us(), self.randbits)
+        with tempfile.TemporaryDirectory(prefix="tukang-seal-") as folder:
+            commit = await asyncio.to_thread(
+                self._prepare,
+                Path(folder),
+                commit_id,
+                topic,
+                epoch,
+                work,
+                schema,
+                period_us,
+                file_bytes,
+                order_by,
+            )
+        try:
+            answer = await self.catalog.commit(topic, commit)
+        except CommitConflict as conflict:
+            log.info("topic %s: nothing was sealed: %s", topic, conflict)
+            return False
+        log.info(
+            "topic %s: sequence %d, %d files became %d, %d periods sealed",
+            topic,
+            answer["sequence"],
+            len(work.merge),
+            sum(1 for file in commit["files"] if file["what"] == "rows"),
+            len(work.periods),
+        )
+        return True
+
+    def _prepare(
+        self,
+        folder: Path,
+        commit_id: str,
+        topic: str,
+        epoch: str,
+        work: Work,
+        schema: TopicSchema,
+        period_us: int,
+        file_bytes: int,
+        order_by: Sequence[str],
+    ) -> dict[str, Any]:
+        """Downloads, merges and uploads; the body of the commit."""
+        footer = {
+            "topic": topic,
+            "epoch": epoch,
+            "commit": commit_id,
+            "kind": "replace",
+            "what": "rows",
+            "schema_version": schema.version,
+        }
+        sources = [
+            Source(self._fetch(folder, file, schema), file.sequence, file.sealed, drops)
+            for drops, files in ((True, work.merge), (False, work.beside))
+            for file in files
+        ]
+        merge = Merge(folder, sources, schema.arrow(), memory=self.memory, threads=self.threads)
+        try:
+            dropped = merge.duplicates()
+            rows_in = merge.rows_in()
+            entries = [
+                self._put_rows(topic, merged, schema.version, period_us)
+                for merged in merge.write(
+                    "merged",
+                    footer,
+                    period_us=period_us,
+                    sealed_periods=work.periods,
+                    file_bytes=file_bytes,
+                    order_by=order_by,
+                )
+            ]
+        finally:
+            merge.close()
+        if dropped:
+            entries.append(self._put_deletes(Path(folder), topic, dropped, footer))
+        twins = Counter(each.lake_partition for each in dropped)
+        return {
+            "id": commit_id,
+            "kind": "replace",
+            "epoch": epoch,
+            "worker": self.name,
+            "schema_version": schema.version,
+            "lines": [
+                {
+                    "lake_partition": lake_partition,
+                    "rows_in": rows,
+                    "rows_out": rows - twins[lake_partition],
+                    "duplicates": twins[lake_partition],
+                }
+                for lake_partition, rows in sorted(rows_in.items())
+            ],
+            "files": entries,
+            "remove": [file.id for file in work.merge],
+            "beside": [file.id for file in work.beside],
+            "periods": [time_to_text(start) for start in work.periods],
+        }
+
+    def _fetch(self, folder: Path, file: LiveFile, schema: TopicSchema) -> Path:
+        path = folder / f"source-{file.id}.parquet"
+        for attempt in patiently():
+            with attempt:
+                path.write_bytes(self.lake.get(file.url))
+        return conformed(path, schema)
+
+    def _put_rows(self, topic: str, merged: Merged, schema_version: int, period_us: int) -> dict[str, Any]:
+        """Uploads one merged file and lets go of it."""
+        entry = {
+            "what": "rows",
+            "late": False,
+            "rows": merged.rows,
+            "schema_version": schema_version,
+            "newest_sequence": merged.newest_sequence,
+            "periods": [
+                {"start": time_to_text(start), "rows": rows} for start, rows in sorted(merged.periods.items())
+            ],
+            "lowest": time_to_text(merged.lowest_us),
+            "highest": time_to_text(merged.highest_us),
+        }
+        put = self._put(
+            lambda name: sealed_key(topic, name, merged.period_us, period_us), merged.path, merged.sha256
+        )
+        merged.path.unlink()
+        return entry | put | {"bytes": merged.bytes, "sha256": merged.sha256}
+
+    def _put_deletes(
+        self, folder: Path, topic: str, dropped: Sequence[Dropped], footer: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Uploads the names of the rows that left for good."""
+        path = folder / "deletes.parquet"
+        table = pa.table(
+            [
+                pa.array([each.lake_partition for each in dropped], pa.int32()),
+                pa.array([each.offset for each in dropped], pa.int64()),
+                pa.array([each.event_time_us for each in dropped], pa.int64()).cast(TIME),
+            ],
+            schema=DELETES_SCHEMA,
+        )
+        said = json.dumps({**footer, "what": "deletes"}, separators=(",", ":")).encode()
+        pq.write_table(table.replace_schema_metadata({FOOTER_KEY: said}), path, compression="zstd")
+        times = [each.event_time_us for each in dropped]
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        put = self._put(lambda name: f"deletes/{topic}/{name}.parquet", path, sha256)
+        return put | {
+            "what": "deletes",
+            "late": False,
+            "rows": len(dropped),
+            "bytes": path.stat().st_size,
+            "sha256": sha256,
+            "schema_version": footer["schema_version"],
+            "periods": [],
+            "lowest": time_to_text(min(times)),
+            "highest": time_to_text(max(times)),
+        }
+
+    def _put(self, key: Callable[[str], str], path: Path, sha256: str) -> dict[str, Any]:
+        with pa.memory_map(str(path)) as mapped:
+            data = memoryview(mapped.read_buffer())
+            for attempt in patiently():
+                with attempt:
+                    put = self.lake.put(key(uuid7(self.now_us(), self.randbits)), data, sha256)
+        return {"url": put.url, "modified_at": put.modified_at}
+
+
+def sealed_key(topic: str, name: str, period_start_us: int | None, period_us: int) -> str:
+    """The key of a merged file below the prefix; the rest of periods that are not sealed stays among the fresh ones."""
+    if period_start_us is None:
+        return f"fresh/{topic}/{name}-rows.parquet"
+    start = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=period_start_us)
+    part = start.strftime(
+        "event_date=%Y-%m-%d" if period_us == PERIOD_US["day"] else "event_hour=%Y-%m-%d-%H"
+    )
+    return f"sealed/{topic}/{part}/{name}.parquet"
+
+
+def conformed(path: Path, schema: TopicSchema) -> Path:
+    """The file itself when its columns have the types of `schema`; else a copy of it that has, row group by row group.
+
+    DuckDB would round a 64-bit integer that became a double; here what does not fit goes to the sibling.
+    """
+    with pq.ParquetFile(path) as file:
+        wanted = {field.name: field.type for field in schema.arrow()}
+        if all(wanted.get(field.name, field.type) == field.type for field in file.schema_arrow):
+            return path
+        copy = path.with_suffix(".conformed.parquet")
+        writer: pq.ParquetWriter | None = None
+        for number in range(file.num_row_groups):
+            table = conform(file.read_row_group(number), schema)
+            writer = writer or pq.ParquetWriter(copy, table.schema)
+            writer.write_table(table)
+        if writer is None:
+            return path
+        writer.close()
+    path.unlink()
+    return copy
