@@ -82,8 +82,9 @@ def _demo(console: Console, *, stay: bool, keep: str | None) -> int:
         everything.callback(played.watch.close)
 
         verified = stack.run("verify", width=console.width)
-        console.print(show.figures(played), show.question(stack.run("sql", show.QUESTION)), sep="\n\n")
-        console.print(show.addresses(stack, stay=stay))
+        console.print(show.figures(played))
+        console.print(show.question(stack.run("sql", show.QUESTION, width=console.width)), "")
+        console.print(show.addresses(stack, stay=stay), "")
         console.print(verified.stdout.strip() or verified.stderr.strip(), markup=False)
         if stay and verified.returncode == 0:
             _stay(console, stack, played)
@@ -156,9 +157,8 @@ def _play(console: Console, stack: Stack, prepared: Future[Any]) -> Played:
             if watch.total("commits") > before:
                 moved = now
             elif now - moved > STALL_SECONDS:
-                raise StackError(
-                    f"the worker committed nothing for {STALL_SECONDS} s.{stack.parts[-1].tail(40)}"
-                )
+                logs = "".join(part.tail(10) for part in stack.parts if part.name in ("api", "worker"))
+                raise StackError(f"nothing was committed for {STALL_SECONDS} s.{logs}")
             consumed, held_back = watch.total("consumed"), watch.held_back
             if consumed < records.num_rows:
                 read_after = now

@@ -117,7 +117,7 @@ def test_on_a_terminal_it_stays_up_until_ctrl_c_and_ends_complete(folders: Path)
     played = Played(terminal=True)
     try:
         played.read_until(b"Ctrl-C stops everything")
-        (folder,) = folders.iterdir()
+        (folder,) = folders.glob("tukang-demo-*")
         asked = subprocess.run(
             ["sh", "-c", '. "$0"; exec "$1" -m tukang sql "SELECT count(*) AS n FROM arrivals" --format csv',
              str(folder / "environment"), sys.executable],
@@ -131,6 +131,7 @@ def test_on_a_terminal_it_stays_up_until_ctrl_c_and_ends_complete(folders: Path)
         assert played.end() == 0
         assert played.said.decode().split()[-1] == "complete"
         assert not played.left()
+        assert not list(folders.iterdir())
     finally:
         played.close()
 
