@@ -3,12 +3,15 @@
 from flask import Flask, g, request
 
 from api import (
+    accept,
     commits,
     defaults,
     feed,
     files,
     health,
     ledger,
+    loader_feed,
+    loaders,
     periods,
     positions,
     problems,
@@ -23,7 +26,22 @@ from api.migrate import upgrade_at_start
 from api.process import EXTENSION, Process
 from api.settings import ApiSettings
 
-NOUNS = (health, topics, defaults, positions, commits, feed, files, schemas, periods, ledger, workers)
+NOUNS = (
+    health,
+    topics,
+    accept,
+    defaults,
+    positions,
+    commits,
+    feed,
+    files,
+    schemas,
+    periods,
+    ledger,
+    workers,
+    loaders,
+    loader_feed,
+)
 
 
 def create_app(settings: ApiSettings, clock: Clock = database_clock, *, prepared: bool = False) -> Flask:

@@ -11,6 +11,7 @@ from typing import Any
 from flask import Blueprint, Response
 from sqlalchemy import Connection, Select, and_, bindparam, insert, select, update
 
+from api.epochs import check_epoch, snapshot_needed
 from api.file_laws import NewFile
 from api.pages import page_state, page_token
 from api.problems import Problem, answer
@@ -199,8 +200,7 @@ def live(topic: str) -> Response:
     state = page_state(asked.get("page"), at=int, id=int)
     with here().database.read() as connection:
         row = find_topic(connection, topic)
-        if asked.get("epoch", row.epoch) != row.epoch:
-            raise Problem("epoch-moved", 410, f"The topic is in epoch {row.epoch} now.", epoch=row.epoch)
+        check_epoch(connection, row, asked.get("epoch"), asked.get("at", asked.get("after")))
         at = state["at"] if state else asked.get("at", row.sequence)
         for name, sequence in (("at", at), ("after", asked.get("after", 0))):
             if sequence > row.sequence:
@@ -211,13 +211,7 @@ def live(topic: str) -> Response:
                     head=row.sequence,
                 )
         if at < row.oldest - 1:
-            raise Problem(
-                "snapshot",
-                410,
-                f"History before sequence {row.oldest} is folded.",
-                epoch=row.epoch,
-                oldest=row.oldest,
-            )
+            raise snapshot_needed(row, f"History before sequence {row.oldest} is folded.")
         found = live_files(
             connection,
             row.id,
@@ -230,6 +224,12 @@ def live(topic: str) -> Response:
             to_us=parse_time(asked["to"]) if "to" in asked else None,
         )
     shown = found[:limit]
+    if any(file.swept_us is not None for file in shown):
+        raise Problem(
+            "behind", 410,
+            f"Objects that were live as of {at} are gone: ask for the live files as of {row.sequence}.",
+            epoch=row.epoch, sequence=row.sequence,
+        )  # fmt: skip
     return answer(
         {
             "topic": topic,

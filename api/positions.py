@@ -49,6 +49,7 @@ def position_json(position: Mapping[Any, Any]) -> dict[str, Any]:
         "watermark": format_time_or_none(position["watermark_us"]),
         "published_to": format_time_or_none(position["published_to_us"]),
         "version": str(position["version"]) if position["version"] is not None else None,
+        "start_from": position.get("start_from"),
     }
 
 

@@ -15,17 +15,21 @@ from werkzeug.exceptions import HTTPException
 from api.times import TimeError
 
 TITLES = {
+    "behind": "Objects of the next commits are gone",
     "body-invalid": "The body cannot be read",
     "commit-id-reused": "Another commit has this id",
+    "cursor-moved": "A cursor stands elsewhere",
     "cursor-ahead": "The sequence is above the head",
     "database-away": "The database does not answer",
     "epoch-moved": "The topic lives in another epoch",
     "file-not-live": "A file is not live any more",
+    "lease-held": "Another one holds the lease",
     "law-broken": "The commit breaks a law of the ledger",
     "method-not-allowed": "The path knows no such method",
     "not-found": "There is none, or it is not for this caller",
     "not-json": "The body must be application/json",
     "not-ready": "Not ready",
+    "nothing-to-reset": "There is nothing to reset",
     "object-too-old": "An object is too old to be entered",
     "position-moved": "The position moved",
     "request-invalid": "The request is not what the contract says",

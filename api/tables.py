@@ -294,3 +294,30 @@ worker_topics = Table(
         "partitions", JSON, nullable=False
     ),  # [[lake_partition, next, end, stable_end, carried, at_end], ...]
 )
+
+loaders = Table(
+    "loaders",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("name", String(200), nullable=False, unique=True),
+    Column("topics", JSON, nullable=False),  # names, and patterns that begin with ^
+    Column("start", String(10), nullable=False),  # snapshot, earliest or now
+    Column("hold", Boolean, nullable=False),
+    Column("mirror_expiry", Boolean, nullable=False),
+    Column("seen_topic_id", BigInteger, nullable=False),  # topics up to this one have a cursor if they match
+    Column("registered_us", BigInteger, nullable=False),
+    Column("lease_holder", String(200)),
+    Column("lease_expires_us", BigInteger),
+)
+
+cursors = Table(
+    "cursors",
+    metadata,
+    Column("loader_id", BigInteger, ForeignKey("loaders.id", ondelete="CASCADE"), primary_key=True),
+    Column("topic_id", BigInteger, ForeignKey("topics.id"), primary_key=True, index=True),
+    Column("epoch", String(64), nullable=False),
+    Column("sequence", BigInteger),  # null: a snapshot is to be loaded first
+    Column("committed_us", BigInteger, nullable=False),  # of the commit at it; later ones are not older
+    Column("rows_total", BigInteger, nullable=False),  # of the topic at it
+    Column("moved_us", BigInteger, nullable=False),
+)

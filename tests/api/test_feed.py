@@ -60,10 +60,10 @@ def test_what_filters_files_and_never_commits(world: World) -> None:
     assert [[file["what"] for file in commit["add"]] for commit in commits] == [["dead_letters"], []]
 
 
-def test_a_cursor_of_another_epoch_is_gone(world: World) -> None:
+def test_a_cursor_of_an_unknown_epoch_needs_a_snapshot(world: World) -> None:
     maker = world.maker()
     gone = world.get("/topics/orders/batches", 410, epoch="0" * 32)
-    assert (gone["type"], gone["epoch"]) == ("/problems/epoch-moved", maker.epoch)
+    assert (gone["type"], gone["epoch"]) == ("/problems/snapshot", maker.epoch)
 
 
 def test_a_cursor_above_the_head_is_refused(world: World) -> None:
