@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 from ingest.catalog import Answer, Catalog
 from ingest.dedup import Seen
 from ingest.held import Held
 from ingest.lake import Lake
-from ingest.position import Position, time_to_text
+from ingest.position import Position, time_from_text, time_to_text
 from ingest.remember import remember, window_start
 from ingest.schema import TopicSchema
 from ingest.topic import Part, Topic
@@ -29,6 +29,9 @@ class Found:
 
     topic_id: str | None
     ranges: Mapping[int, tuple[int, int]]
+    offset_at: Callable[
+        [int, int], Awaitable[int | None]
+    ]  # partition, time in ms -> first offset at or after it
 
 
 async def open_parts(
@@ -83,7 +86,10 @@ def _obstacle(answer: Answer, positions: list[Position], found: Found) -> tuple[
 
 def _goes_on(topic: Topic, position: Position) -> bool:
     part = topic.parts.get(position.partition)
-    if part is None or part.committed.version != position.version:
+    if part is None or (part.committed.lake_partition, part.committed.version) != (
+        position.lake_partition,
+        position.version,
+    ):
         topic.forget([position.partition])
         return False
     part.checked = True
@@ -112,10 +118,11 @@ async def _open(
         await asyncio.to_thread(lambda: remember(lake, files, wanted, since_us, timed=timed))
     for position in positions:
         earliest = found.ranges[position.partition][0]
+        start = await _start(position, found)
         # The life that is read from here on is known before the first fetch: else a topic that is made again before
         # its first commit would get the new life's id on rows and offsets of the old one.
         base = position if position.topic_id else replace(position, topic_id=found.topic_id)
-        held = Held(base, earliest, seen[position.lake_partition], now_us)
+        held = Held(base, start, seen[position.lake_partition], now_us)
         if held.next < earliest:
             log.error(
                 "topic %s: Kafka no longer has offsets %d to %d of partition %d: they are lost (state gap)",
@@ -128,3 +135,19 @@ async def _open(
         topic.parts[position.partition] = Part(
             held=held, committed=position, expected=held.next, checked=True
         )
+
+
+async def _start(position: Position, found: Found) -> int:
+    """Where a lake partition begins that was never committed: at the log's start, or where an operator said."""
+    first, end = found.ranges[position.partition]
+    wanted = position.start_from
+    if wanted is None or wanted == "earliest":
+        return first
+    if wanted == "end":
+        return end
+    if wanted.isdecimal():
+        return min(max(int(wanted), first), end)
+    at_us = time_from_text(wanted)
+    assert at_us is not None
+    offset = await found.offset_at(position.partition, at_us // 1000)
+    return end if offset is None else max(offset, first)

@@ -73,6 +73,7 @@ class Position:
     published_to_us: int | None = None
     topic_id: str | None = None
     version: str | None = None
+    start_from: str | None = None  # where reading begins when `next` is None: an operator's word at a reset
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Position:
@@ -88,6 +89,7 @@ class Position:
             published_to_us=time_from_text(data["published_to"]),
             topic_id=data["topic_id"],
             version=data["version"],
+            start_from=data.get("start_from"),
         )
 
     def to_commit(self) -> dict[str, Any]:

@@ -152,6 +152,10 @@ class ChunkSource(mode.Service):
         out. Raises BrokerAway when the broker does not answer."""
         return {} if self.tap is None else await self.tap.log_range(partitions)
 
+    async def offset_at(self, partition: TopicPartition, time_ms: int) -> int | None:
+        """The first offset with a timestamp at or after `time_ms`; None: no record is so new. Raises KafkaError."""
+        return None if self.tap is None else await self.tap.offset_at(partition, time_ms)
+
     def partitions_of(self, topic: str) -> tuple[list[int], int] | None:
         """All partitions that the topic has at the broker, and when the broker said so; None: not known."""
         return None if self.tap is None else self.tap.partitions_of(topic)

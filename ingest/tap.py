@@ -132,6 +132,11 @@ class Tap:
                 "the broker has told nothing for a while about %s%s: have they a leader?", names, more
             )
 
+    async def offset_at(self, partition: TopicPartition, time_ms: int) -> int | None:
+        """The first offset with a timestamp at or after `time_ms`; None: no record is so new."""
+        found = (await self._consumer.offsets_for_times({partition: time_ms}))[partition]
+        return None if found is None else int(found.offset)
+
     async def log_range(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
         """First offset in the log and its end. See `ChunkSource.log_range`."""
         leader = self._consumer._client.cluster.leader_for_partition

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import tenacity
 from aiokafka import TopicPartition
 from prometheus_client import CollectorRegistry, start_http_server
 
@@ -30,6 +31,7 @@ from ingest.lake import Lake, LakeUnavailable
 from ingest.log_limits import LogLimits
 from ingest.metrics import WorkerFigures
 from ingest.opening import Found, open_parts
+from ingest.patience import growing_pauses
 from ingest.publish import Press
 from ingest.settings import Settings
 from ingest.source import ChunkSource, make_app
@@ -75,7 +77,7 @@ class Worker:
             ),
             decoders=self._decoders,
             slots=asyncio.Semaphore(max(2, os.cpu_count() or 2)),
-            topic_id=self._topic_id,
+            topic_id=self._topic_id_patiently,
             now_us=now_us,
             most_rows=lambda: max(1000, settings.memory // 4 // BYTES_PER_ROW_HELD),
         )
@@ -169,7 +171,11 @@ class Worker:
             settings = self._settings_of(answer)
             if topic is None:
                 topic = self.topics[name] = Topic(name, self.means, settings, self._dropper(name))
-            found = Found(topic_id, {tp.partition: ranges[tp] for tp in tps})
+            found = Found(
+                topic_id,
+                {tp.partition: ranges[tp] for tp in tps},
+                lambda p, time_ms: self.source.offset_at(TopicPartition(name, p), time_ms),
+            )
             await open_parts(topic, answer, settings, found, self.lake, self.catalog, now_us())
         except (TimeoutError, BrokerAway, LakeUnavailable, KeyError) as error:
             log.warning("topic %s is not opened yet: %s", name, error)
@@ -188,6 +194,12 @@ class Worker:
 
     async def _topic_id(self, name: str) -> str | None:
         return (await self._topic_ids.ask([name])).get(name)
+
+    async def _topic_id_patiently(self, name: str) -> str | None:
+        """For a batch that is put and waits for its commit: asked until the broker is there."""
+        tries = tenacity.AsyncRetrying(**growing_pauses(log, "the broker", BrokerAway))
+        found: str | None = await tries(self._topic_id, name)
+        return found
 
     # -- chunks --------------------------------------------------------------------------------------------------
 
@@ -301,6 +313,7 @@ class Worker:
         for task in beats:
             task.cancel()
         await self.app.stop()
+        self.lake.close()
         await self.catalog.close()
         self._folder.cleanup()
         if self.failure is None and self.app.crashed:

@@ -53,5 +53,5 @@ def test_a_start_that_means_nothing_is_refused_and_changes_nothing(world: World,
 
 
 def test_a_topic_that_nobody_read_has_nothing_to_reset(world: World) -> None:
-    world.send("POST", "/topics", {"topic": "orders"})
+    world.send("POST", "/topics", {"topic": "orders"}, 201)
     assert world.client.post("/v1/topics/orders/accept-reset", json={"from": "end"}).status_code == 409
