@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
@@ -133,6 +134,84 @@ def status(as_json: bool) -> None:
 
     with one_line(SettingsWrong):
         sys.exit(show(load_settings(), as_json=as_json))
+
+
+@contextmanager
+def operator() -> Iterator[Any]:
+    """The API for an operator's command; refusals in one line."""
+    from ingest.catalog import CatalogRefused, CatalogUnavailable
+    from ingest.operate import Operator
+    from ingest.settings import SettingsWrong, load_settings
+
+    with one_line(SettingsWrong, CatalogRefused, CatalogUnavailable, OSError, ValueError):
+        yield Operator(load_settings())
+
+
+@main.group()
+def topics() -> None:
+    """Topics: list, settings, pause, resume, accept what happened at the source."""
+
+
+@topics.command("list")
+def topics_list() -> None:
+    """Name, state and rows of each topic."""
+    with operator() as api:
+        for topic in api.topics():
+            click.echo(f"{topic['topic']}\t{topic['state']}\t{topic['rows']}")
+
+
+@topics.command("settings")
+@click.argument("topic")
+def topics_settings(topic: str) -> None:
+    """Each setting of a topic, and what set it."""
+    with operator() as api:
+        for name, found in api.settings(topic).items():
+            click.echo(f"{name} = {found['value']}\t({found['defaults'] or found['origin']})")
+
+
+@topics.command("pause")
+@click.argument("topic")
+def topics_pause(topic: str) -> None:
+    """Workers stop reading the topic."""
+    with operator() as api:
+        click.echo(f"{topic}: {api.act(topic, 'pause')['state']}")
+
+
+@topics.command("resume")
+@click.argument("topic")
+def topics_resume(topic: str) -> None:
+    """Workers read the topic again."""
+    with operator() as api:
+        click.echo(f"{topic}: {api.act(topic, 'resume')['state']}")
+
+
+@topics.command("accept-gap")
+@click.argument("topic")
+def topics_accept_gap(topic: str) -> None:
+    """Take note of what Kafka deleted before it was read."""
+    with operator() as api:
+        click.echo(f"{topic}: {api.act(topic, 'accept-gap')['state']}")
+
+
+@topics.command("accept-reset")
+@click.argument("topic")
+@click.option(
+    "--from", "start", required=True, metavar="earliest|end|OFFSET|TIME", help="Where reading begins."
+)
+def topics_accept_reset(topic: str, start: str) -> None:
+    """Begin anew with a topic that was made again or truncated."""
+    with operator() as api:
+        click.echo(f"{topic}: {api.act(topic, 'accept-reset', {'from': start})['state']}")
+
+
+@topics.command("apply")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Say what would change.")
+def topics_apply(file: Path, dry_run: bool) -> None:
+    """Settings as code: bring topics to those of a TOML file."""
+    with operator() as api:
+        for line in api.apply(file, dry_run=dry_run):
+            click.echo(line)
 
 
 @main.command()
