@@ -80,7 +80,7 @@ class Source(Protocol):
         what: str | None = None,
     ) -> LiveFiles: ...
 
-    def head(self, topic: str) -> LiveFiles: ...
+    def place(self, topic: str) -> tuple[str, int]: ...
 
 
 def next_change(
@@ -102,7 +102,7 @@ def next_change(
         return (
             of_snapshot(feed.files(topic, what="rows"), None)
             if start == "snapshot"
-            else of_start(feed.head(topic), start)
+            else of_start(*feed.place(topic), start)
         )
     try:
         page = feed.batches(topic, cursor.sequence, epoch=cursor.epoch, wait=wait)
@@ -180,10 +180,10 @@ def of_snapshot(live: LiveFiles, before: Cursor | None) -> Change:
     )
 
 
-def of_start(head: LiveFiles, start: str) -> Change:
-    """An empty table, before the first commit ("earliest") or after the newest ("now")."""
-    sequence = head.sequence if start == "now" else 0
-    return Change(None, Cursor(head.epoch, sequence, sequence), empty=True)
+def of_start(epoch: str, sequence: int, start: str) -> Change:
+    """An empty table, before the first commit ("earliest") or where the loader was registered ("now")."""
+    first = sequence if start == "now" else 0
+    return Change(None, Cursor(epoch, first, first), empty=True)
 
 
 def _of(files: Iterable[File], what: str) -> tuple[File, ...]:

@@ -146,7 +146,8 @@ class Feed:
         self.loader = loader
         self.urls = urls
         self._token = token if callable(token) else lambda: token
-        self._told: dict[str, Any] = {}  # topic -> the cursor that the API has
+        self._told: dict[str, int | None] = {}  # topic -> the cursor that the API has
+        self._holder: str | None = None
         self._patience_s = patience_s
         self._on_wait = on_wait
         self._http = httpx.Client(
@@ -201,10 +202,14 @@ class Feed:
         )
         return Batches(body["epoch"], body["oldest"], body["head"], body["more"], commits)
 
-    def head(self, topic: str) -> LiveFiles:
-        """The epoch and the newest sequence of a topic, with no files."""
+    def place(self, topic: str) -> tuple[str, int]:
+        """Epoch and sequence where the API has this loader's cursor of a topic; 0 where it has none yet."""
+        found = self._sound(self._ask("GET", self._own()))["cursors"]
+        for each in found:
+            if each["topic"] == topic:
+                return each["epoch"], each["sequence"] or 0
         body = self._sound(self._ask("GET", f"/topics/{topic}/files", params={"limit": 1}))
-        return LiveFiles(body["epoch"], body["sequence"], ())
+        return body["epoch"], 0
 
     def files(
         self,
@@ -226,22 +231,29 @@ class Feed:
         params = {} if version is None else {"version": version}
         return self._sound(self._ask("GET", f"/topics/{topic}/schema", params=params))
 
-    def tell(self, topic: str, epoch: str, sequence: int) -> None:
-        """Tells the API how far the warehouse is. The warehouse is right: where the API differs it is set anew."""
-        move: dict[str, Any] = {"epoch": epoch, "from": self._told.get(topic), "to": sequence}
-        answer = self._ask("PUT", self._own("/cursors"), json={"cursors": {topic: move}})
-        if answer.status_code in (409, 410):
-            answer = self._ask(
-                "PUT", self._own("/cursors"), json={"cursors": {topic: {**move, "reset": True}}}
-            )
-        self._sound(answer)
+    def tell(self, topic: str, epoch: str, sequence: int, *, reset: bool = False) -> None:
+        """Tells the API how far the warehouse is. `reset`: also when the API believes that it is further."""
+        move = {"epoch": epoch, "from": self._told.get(topic), "to": sequence, "reset": reset}
+        holder = {} if self._holder is None else {"holder": self._holder}
+        answer = self._ask("PUT", self._own("/cursors"), json={**holder, "cursors": {topic: move}})
+        if answer.status_code == 409 and "cursors" in answer.json():
+            stored = answer.json()["cursors"][topic]
+            self._told[topic] = stored["sequence"]
+            if stored["epoch"] == epoch and (stored["sequence"] or 0) >= sequence:
+                return  # another process of this loader was faster
+            move |= {"from": stored["sequence"], "reset": stored["epoch"] != epoch}
+            answer = self._ask("PUT", self._own("/cursors"), json={**holder, "cursors": {topic: move}})
+        if answer.status_code not in (409, 410):  # else it has moved again: the next call tells
+            self._sound(answer)
+            self._told[topic] = sequence
 
     def lease(self, holder: str, seconds: int) -> bool:
-        """Takes or renews the right to be the one process of this loader; False: another one has it.
+        """Takes, renews or (0 seconds) gives back the right to be this loader's one process. False: another has it.
 
         Only for warehouses that cannot keep the cursor in the transaction that changes the rows.
         """
         answer = self._ask("POST", self._own("/lease"), json={"holder": holder, "seconds": seconds})
+        self._holder = None if answer.status_code == 409 or not seconds else holder
         return answer.status_code != 409 and bool(self._sound(answer))
 
     def _registered(self, body: dict[str, Any]) -> Registration:

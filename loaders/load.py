@@ -146,18 +146,20 @@ class _Work:
             waiting = [each for each in self._feed.waiting(wait=WAIT_S) if aside.get(each, 0) <= now]
             for topic in waiting:
                 aside.pop(topic, None)
-                if not self._load(topic, told=False):
+                if not self._load(topic):
                     aside[topic] = time.monotonic() + AGAIN_S
             if not waiting:
                 time.sleep(1 if aside else 0)  # the feed answers at once while a topic set aside has news
 
-    def _load(self, topic: str, *, told: bool = True) -> bool:
-        """One topic up to its head. `told`: the API need not hear of a cursor that did not move."""
+    def _load(self, topic: str) -> bool:
+        """One topic up to its head. False: it cannot be loaded, and the log says why."""
         try:
+            if not self._patiently(topic):
+                # Told in any case: a reply may have been lost, the warehouse restored from an older state.
+                self._tell(topic, reset=True)
+                return True
             while self._patiently(topic):
-                told = True
-            if not told:  # it thinks that something is waiting, the warehouse has it: a reply was lost
-                self._tell(topic)
+                pass
         except (WarehouseRefused, FeedError, DownloadFailed, ObjectGone) as error:
             log.error("%s is not loaded further: %s", topic, error)
             return False
@@ -205,10 +207,10 @@ class _Work:
         self._tell(topic)
         return True
 
-    def _tell(self, topic: str) -> None:
+    def _tell(self, topic: str, *, reset: bool = False) -> None:
         cursor = self._warehouse.cursor(topic)
         if cursor is not None:
-            self._feed.tell(topic, cursor.epoch, cursor.sequence)
+            self._feed.tell(topic, cursor.epoch, cursor.sequence, reset=reset)
 
 
 def _say(topic: str, change: Change) -> None:

@@ -1,13 +1,19 @@
 """A real API over a real store, and a maker of commits for it."""
 
+import shutil
+import sqlite3
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import pytest
+import sqlalchemy
 
+from api.epochs import open_epoch
 from deploy.part import LOOPBACK, Part, Ward, free_ports
 from tests.loaders.maker import Maker
 from tests.stack.store import Bucket
@@ -59,6 +65,38 @@ class Api:
         if self.part is not None:
             self.part.end()
             self.part = None
+
+    @property
+    def _file(self) -> Path:
+        return Path(self.database.removeprefix("sqlite:///"))
+
+    def back_up(self) -> Path:
+        """A copy of the catalogue as it is now."""
+        copy = self.folder / f"backup-{time.time_ns()}.db"
+        with closing(sqlite3.connect(self._file)) as source, closing(sqlite3.connect(copy)) as to:
+            source.backup(to)
+        return copy
+
+    def restore(self, backup: Path, common: int) -> None:
+        """The catalogue as it was, in a new life of every topic that shares everything up to `common`."""
+        self.stop()
+        for each in self.folder.glob(f"{self._file.name}*"):
+            each.unlink()
+        shutil.copy(backup, self._file)
+        engine = sqlalchemy.create_engine(self.database)
+        with engine.begin() as connection:
+            for number in connection.execute(sqlalchemy.text("SELECT id FROM topics")).scalars().all():
+                open_epoch(connection, number, common, time.time_ns() // 1000)
+        engine.dispose()
+        self.start()
+
+    def say_swept(self) -> None:
+        """What the sweep enters when it has deleted the objects of files that are not live."""
+        with closing(sqlite3.connect(self._file, timeout=30)) as connection, connection:
+            connection.execute(
+                "UPDATE files SET swept_us = ? WHERE removed_sequence IS NOT NULL AND what <> 'deletes'",
+                [time.time_ns() // 1000],
+            )
 
     def _answers(self) -> bool:
         try:

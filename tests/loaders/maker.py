@@ -172,6 +172,11 @@ class Maker:
         by_url = {each["url"]: each["id"] for each in answer.raise_for_status().json()["commits"][0]["add"]}
         self.ids |= {each.file.id: by_url[self.urls[each.file.id]] for each in added}
 
+    def restored(self, common: int) -> None:
+        """The catalogue was restored to a state that has everything up to `common`."""
+        self.lake = self.lake.restore(common)
+        self._find_positions()
+
     def sweep(self) -> None:
         """Deletes the objects of all files that are not live, as the sweep does after their grace."""
         swept = self.lake.sweep()

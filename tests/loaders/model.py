@@ -271,8 +271,8 @@ class ModelFeed:
             raise Behind(lake.head.sequence)
         return Batches(lake.epoch, lake.oldest, lake.head.sequence, False, commits)
 
-    def head(self, topic: str) -> LiveFiles:
-        return LiveFiles(self.lake.epoch, self.lake.head.sequence, ())
+    def place(self, topic: str) -> tuple[str, int]:
+        return self.lake.epoch, self.lake.head.sequence
 
     def files(
         self,

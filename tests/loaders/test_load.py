@@ -83,6 +83,42 @@ def test_a_topic_that_cannot_be_loaded_does_not_keep_the_others(maker: Maker, ta
     assert rows_of(target) == maker.lake.head.rows()
 
 
+def test_a_loader_whose_next_objects_are_gone_catches_up(api: Api, maker: Maker, target: Target) -> None:
+    chance = random.Random(3)
+    maker.commit("append", 1)
+    registered(maker)
+    for _ in range(3):
+        assert load(target.url, "dwh", []) == 0
+        commits(maker, 8, chance)
+        maker.commit("replace", 2)
+        maker.commit("append", 3)
+        maker.sweep()
+        api.say_swept()
+    assert load(target.url, "dwh", []) == 0
+    assert rows_of(target) == maker.lake.head.rows()
+
+
+def test_a_loader_follows_into_the_life_of_a_restored_catalogue(
+    api: Api, maker: Maker, target: Target
+) -> None:
+    chance = random.Random(4)
+    maker.commit("append", 1)
+    registered(maker)
+    commits(maker, 4, chance)
+    for steps in (1, 4):
+        backup = api.back_up()
+        common = maker.lake.head.sequence
+        commits(maker, steps, chance)
+        assert load(target.url, "dwh", []) == 0
+        commits(maker, steps, chance)
+        api.restore(backup, common)
+        maker.restored(common)
+        commits(maker, 3, chance)
+        assert load(target.url, "dwh", []) == 0
+        assert rows_of(target) == maker.lake.head.rows()
+        assert told(maker) == maker.lake.head.sequence
+
+
 @contextmanager
 def process(api: Api, target: Target, log: Path, how: str = "follow") -> Iterator[subprocess.Popen[bytes]]:
     """A loader of its own process, one commit a transaction; killed at the end."""
