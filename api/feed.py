@@ -33,10 +33,13 @@ FIRST_SWEPT = select(func.min(files.c.added_sequence)).where(
 )
 
 
-def read_commits(connection: Connection, topic: Record, after: int, limit: int) -> tuple[list[Record], bool]:
+def read_commits(
+    connection: Connection, topic: Record, after: int, limit: int, *, swept: bool = False
+) -> tuple[list[Record], bool]:
     """Commits above `after` by sequence: at most `limit` and 1,000 files, but one at least. And: are there more?
 
-    Raises Problem (410) where an object of the next commit may be gone; before a later one the answer ends.
+    Raises Problem (410) where an object of the next commit may be gone; before a later one the answer ends. With
+    `swept` it does neither, for who reads the history and fetches nothing.
     """
     rows = connection.execute(COMMITS_ABOVE, {"topic_id": topic.id, "after": after, "limit": limit + 1}).all()
     taken: list[Record] = []
@@ -46,13 +49,13 @@ def read_commits(connection: Connection, topic: Record, after: int, limit: int) 
         if taken and added > FILES_IN_ANSWER:
             break
         taken.append(row)
-    if not taken:
-        return [], False
-    swept = connection.execute(
+    if swept or not taken:
+        return taken, len(taken) < len(rows)
+    first_swept = connection.execute(
         FIRST_SWEPT, {"topic_id": topic.id, "low": taken[0].sequence, "high": taken[-1].sequence}
     ).scalar()
-    if swept is not None:
-        taken = [row for row in taken if row.sequence < swept]
+    if first_swept is not None:
+        taken = [row for row in taken if row.sequence < first_swept]
         if not taken:
             raise behind(topic, after)
     return taken, len(taken) < len(rows)
@@ -115,7 +118,7 @@ def _page(topic: str, asked: dict[str, Any]) -> tuple[dict[str, Any], int]:
             )
         if after < row.oldest - 1:
             raise snapshot_needed(row, f"The feed begins with sequence {row.oldest}.")
-        taken, more = read_commits(connection, row, after, asked["limit"])
+        taken, more = read_commits(connection, row, after, asked["limit"], swept="swept" in asked)
         shown = batches_json(connection, row, taken, asked.get("what"))
     page = {
         "topic": topic,

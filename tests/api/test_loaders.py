@@ -221,6 +221,8 @@ def test_behind_for_long_is_told_where_to_go_on(world: World) -> None:
     assert ([commit["sequence"] for commit in page["commits"]], page["more"]) == ([1], True)
     gone = world.get("/topics/orders/batches", 410, after=1)
     assert (gone["type"], gone["sequence"]) == ("/problems/behind", 5)
+    history = world.get("/topics/orders/batches", swept="1")  # for who fetches nothing
+    assert [commit["sequence"] for commit in history["commits"]] == [1, 2, 3, 4, 5]
     assert world.get("/topics/orders/files", 410, at=4)["type"] == "/problems/behind"
     found = world.get("/topics/orders/files", at=5, after=1)["files"]
     assert [file["rows"] for file in found] == [10, 20]
