@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -217,7 +217,7 @@ def topics_apply(file: Path, dry_run: bool) -> None:
 @main.command()
 @click.argument("query")
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table")
-def sql(query: str, form: str) -> None:
+def sql(query: str, form: Literal["table", "csv", "json"]) -> None:
     """Ask DuckDB over the live files: each topic is a view by its name."""
     from loaders.sql import SqlRefused
     from loaders.sql import sql as ask

@@ -225,7 +225,8 @@ class Topic:
             self.stop("refused", str(refused))
             return
         metrics.count(self.totals, cut.lines)
-        async with self._lock:  # the next chunks are being deduplicated in a thread: nothing is forgotten under it
+        # The next chunks are being deduplicated in a thread: nothing is forgotten under it.
+        async with self._lock:
             for line in cut.lines:
                 part = parts[line.lake_partition]
                 part.committed = line.position
