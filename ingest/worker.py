@@ -154,7 +154,8 @@ class Worker:
         topic = self.topics.get(name)
         if topic is None or topic.state in ("starting", "running"):
             return False
-        return topic.state == "refused" or time.monotonic() - self._asked_at[name] < RETRY_STOPPED_S
+        asked_at = self._asked_at.get(name, -RETRY_STOPPED_S)  # forgotten when the topic's settings change
+        return topic.state == "refused" or time.monotonic() - asked_at < RETRY_STOPPED_S
 
     async def _open(self, name: str, wanted: set[int]) -> None:
         try:
@@ -162,12 +163,13 @@ class Worker:
                 await asyncio.wait({topic.publishing})
             tps = [TopicPartition(name, p) for p in wanted]
             topic_id = await self._topic_id(name)
-            ranges = await self.source.log_range(frozenset(tps))
             answer = (
                 await self.catalog.positions(
                     [{"topic": name, "topic_id": topic_id, "partitions": sorted(wanted)}]
                 )
             )[0]
+            # After the positions: an older end of the log, with commits of another worker since, would look truncated.
+            ranges = await self.source.log_range(frozenset(tps))
             settings = self._settings_of(answer)
             if topic is None:
                 topic = self.topics[name] = Topic(name, self.means, settings, self._dropper(name))
