@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,6 +187,7 @@ class TopicIds:
         self._settings = settings
         self._seconds = seconds
         self._client: AdminClient | None = None
+        self._opening = threading.Lock()  # a client that nobody keeps fails the questions asked through it
 
     async def ask(self, topics: Iterable[str]) -> dict[str, str | None]:
         """Topic name -> its id; None: the broker knows no topic ids. A topic that is not there is left out.
@@ -196,8 +198,9 @@ class TopicIds:
         return await asyncio.to_thread(self._ask, names) if names else {}
 
     def _ask(self, names: list[str]) -> dict[str, str | None]:
-        if self._client is None:
-            self._client = AdminClient({**self._settings.confluent_config(), "log_level": 0})
+        with self._opening:
+            if self._client is None:
+                self._client = AdminClient({**self._settings.confluent_config(), "log_level": 0})
         answers: dict[str, str | None] = {}
         futures = self._client.describe_topics(TopicCollection(names), request_timeout=self._seconds)
         for name, future in futures.items():

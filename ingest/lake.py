@@ -23,6 +23,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 
+from ingest.patience import growing_pauses
 from ingest.position import time_to_text
 
 if TYPE_CHECKING:
@@ -50,6 +51,10 @@ class LakeMissing(Exception):
 
 class LakeUnavailable(Exception):
     """The store did not answer, or asked to come back later. Nothing is known about the object."""
+
+
+class LakeClosed(Exception):
+    """The process ends: nobody waits for the store any more. Nothing is known about the object."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,7 @@ class Lake:
     ) -> None:
         self.bucket = bucket
         self.prefix = prefix
+        self._closed = False
         self._encryption: dict[str, Any] = {}
         if sse:
             self._encryption["ServerSideEncryption"] = sse
@@ -101,6 +107,10 @@ class Lake:
                 request_checksum_calculation="when_required",
             ),
         )
+
+    def close(self) -> None:
+        """Every call from now on raises `LakeClosed`: threads that wait for the store would keep the process alive."""
+        self._closed = True
 
     def url(self, key: str) -> str:
         """The s3:// address of a key below the prefix."""
@@ -162,6 +172,8 @@ class Lake:
         )
 
     def _call(self, doing: str, act: Any) -> Any:
+        if self._closed:
+            raise LakeClosed(f"did not {doing}: the process ends")
         try:
             return act()
         except (NoCredentialsError, PartialCredentialsError) as error:
@@ -183,8 +195,4 @@ class Lake:
 
 def patiently() -> tenacity.Retrying:
     """Growing pauses for as long as the store is away, each said in the log."""
-    return tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(LakeUnavailable),
-        wait=tenacity.wait_random_exponential(multiplier=0.2, max=10),
-        before_sleep=tenacity.before_sleep_log(log, logging.WARNING),
-    )
+    return tenacity.Retrying(**growing_pauses(log, "the object store", LakeUnavailable))
