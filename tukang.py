@@ -227,6 +227,24 @@ def sql(query: str, form: Literal["table", "csv", "json"]) -> None:
 
 
 @main.command()
+@click.option("--to", "url", required=True, metavar="URL", help="duckdb:///FILE or postgresql://...")
+@click.option(
+    "--loader", required=True, metavar="NAME", help="The name under which the API knows this loader."
+)
+@click.option("--follow", is_flag=True, help="Go on with what comes, until SIGTERM.")
+@click.option("--unnest", is_flag=True, help="Lists become child tables instead of JSON.")
+@click.argument("topics", nargs=-1)
+def load(url: str, loader: str, topics: tuple[str, ...], follow: bool, unnest: bool) -> None:
+    """Load topics into a warehouse, each row once; the cursor is kept there, in the same transaction."""
+    from loaders.load import REFUSALS
+    from loaders.load import load as fetch
+
+    log_to_stderr()
+    with one_line(*REFUSALS):
+        sys.exit(fetch(url, loader, topics, follow=follow, unnest=unnest))
+
+
+@main.command()
 @click.option("--once", is_flag=True, help="End when everything is in the lake, also on a terminal.")
 @click.option("--keep", metavar="DIR", help="Work in this folder and leave it there.")
 def demo(once: bool, keep: str | None) -> None:
