@@ -5,6 +5,7 @@ Nothing here knows which program it runs; `deploy/seaweedfs.py`, `deploy/tansu.p
 
 import atexit
 import os
+import random
 import shutil
 import signal
 import socket
@@ -37,12 +38,31 @@ class StackError(Exception):
 
 
 def free_ports(count: int) -> list[int]:
-    """`count` different TCP ports of the loopback interface on which nobody listens now."""
+    """`count` different TCP ports of the loopback interface on which nobody listens now.
+
+    From below the range that the system gives to outgoing connections: one of those would take the port of a part
+    that has not started yet, or is started again.
+    """
+    below = _first_port_of_outgoing()
+    candidates = [*random.SystemRandom().sample(range(10_000, below), 1_000), *[0] * count]
     with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((LOOPBACK, 0))
-        return [each.getsockname()[1] for each in sockets]
+        found: list[int] = []
+        while len(found) < count:
+            each = held.enter_context(socket.socket())
+            try:
+                each.bind((LOOPBACK, candidates.pop(0)))
+            except OSError:
+                continue
+            found.append(each.getsockname()[1])
+        return found
+
+
+def _first_port_of_outgoing() -> int:
+    try:
+        first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError):
+        return 32_768  # the lowest that is usual
+    return first if first >= 12_000 else 32_768
 
 
 def listening(port: int) -> bool:
