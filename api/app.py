@@ -1,13 +1,16 @@
 """The application: one factory that wires nouns to paths. It decides nothing."""
 
 from flask import Flask, g, request
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from api import (
     accept,
+    audit,
     commits,
     defaults,
     feed,
     files,
+    headers,
     health,
     ledger,
     loader_feed,
@@ -16,15 +19,19 @@ from api import (
     positions,
     problems,
     schemas,
+    tokens,
     topics,
     workers,
 )
+from api.access import NOBODY, Failures
+from api.admission import admit
 from api.contract import load_contract
 from api.database import Clock, Database, database_clock, make_engine
 from api.heads import Heads
 from api.migrate import upgrade_at_start
-from api.process import EXTENSION, Process
+from api.process import EXTENSION, Process, here
 from api.settings import ApiSettings
+from api.store import Signer
 
 NOUNS = (
     health,
@@ -41,6 +48,8 @@ NOUNS = (
     workers,
     loaders,
     loader_feed,
+    tokens,
+    audit,
 )
 
 
@@ -58,11 +67,20 @@ def create_app(settings: ApiSettings, clock: Clock = database_clock, *, prepared
     if not prepared:
         upgrade_at_start(database)
     contract = load_contract()
-    app.extensions[EXTENSION] = Process(settings, database, Heads(database), contract)
+    app.extensions[EXTENSION] = Process(settings, database, Heads(database), contract, Signer(settings))
     problems.register(app)
+    headers.register(app, tls=settings.tls_cert is not None)
+    if settings.api_proxies:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.api_proxies)  # type: ignore[method-assign]
+
+    failures = Failures()
 
     @app.before_request
     def _check() -> None:
+        g.caller = NOBODY
+        operation = contract.operation(request)
+        if operation is not None:
+            g.caller = admit(request, operation.scopes, here(), failures, all_topics=operation.all_topics)
         g.query, g.body = contract.check(request)
 
     for noun in NOUNS:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, bindparam, select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
+from api.access import caller, forbidden, require_topics
 from api.completeness import period_of
 from api.database import Clock, Database
 from api.entry import id_reused, write_commit
@@ -27,7 +28,7 @@ from api.requests import CommitRequest, read_commit
 from api.tables import Record, commit_ids, commits, epochs, lake_partitions, ledger, topics
 from api.times import format_time
 from api.topic_settings import LEAST_SAFE_AGE_US
-from api.topic_state import load_rules, settings_of
+from api.topic_state import load_rules, no_topic, settings_of
 from api.units import parse_duration
 from api.upkeep_laws import LeavingFile, check_upkeep
 
@@ -47,7 +48,7 @@ def enter(
     # 1. Lock the topic's row; everything is read after that.
     topic = connection.execute(LOCK_TOPIC, {"name": topic_name}).one_or_none()
     if topic is None:
-        raise Problem("not-found", 404, f"There is no topic {topic_name}, or it is not for this caller.")
+        raise no_topic(topic_name)
     # 2. The commit id: a repeat gets the first answer.
     first = _first_answer(connection, topic, request)
     if first is not None:
@@ -262,8 +263,15 @@ def _respond(status: int, said: dict[str, Any]) -> Response:
     return response
 
 
+def require_kind(kind: str) -> None:
+    """Raises Problem (403) unless the caller may make commits of this kind: workers only append."""
+    if kind != "append" and "upkeep" not in caller().scopes:
+        raise forbidden(["upkeep"])
+
+
 @blueprint.post("/v1/topics/<topic>/commits")
 def commit_one(topic: str) -> Response:
+    require_kind(body()["kind"])
     return _respond(*_commit_here(topic, body()))
 
 
@@ -271,6 +279,9 @@ def commit_one(topic: str) -> Response:
 def commit_many() -> Response:
     entries = body()["commits"]
     names = [entry["topic"] for entry in entries]
+    require_topics(names)
+    for entry in entries:
+        require_kind(entry["kind"])
     if len(set(names)) < len(names):
         raise Problem(
             "request-invalid", 400, "commits: a topic stands in the request twice", errors=["commits: a topic twice"]

@@ -43,6 +43,8 @@ class Operation:
     parameters: tuple[Parameter, ...]
     body: Any | None  # validator of the JSON body
     body_required: bool
+    scopes: frozenset[str] | None  # one of them is needed; None: no token at all
+    all_topics: bool  # whether a token must be for all topics
 
 
 @cache
@@ -110,13 +112,19 @@ class Contract:
                     tuple(parameters),
                     _validator(schema, components) if body else None,
                     bool(body and body.get("required")),
+                    None if described.get("security") == [] else frozenset(described["x-scopes"]),
+                    described.get("x-topics") == "all",
                 )
+
+    def operation(self, request: Request) -> Operation | None:
+        """What the contract says of a request's method and path; None: nothing."""
+        method = "GET" if request.method == "HEAD" else request.method
+        rule = request.url_rule.rule if request.url_rule is not None else ""
+        return self.operations.get((method, rule))
 
     def check(self, request: Request) -> tuple[dict[str, Any], Any]:
         """The query (cast, with defaults) and the body of a request that is as the contract says; else Problem."""
-        method = "GET" if request.method == "HEAD" else request.method
-        rule = request.url_rule.rule if request.url_rule is not None else ""
-        operation = self.operations.get((method, rule))
+        operation = self.operation(request)
         if operation is None:
             return {}, None
         errors: list[str] = []

@@ -3,35 +3,17 @@
 Lag is the difference of two totals, so it costs the same whatever lies between.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
+from api.access import caller
 from api.epochs import check_epoch
+from api.patterns import covers
 from api.problems import Problem
 from api.tables import Record, commits, cursors, loaders, topics
 from api.times import format_time_or_none
-
-
-def covers(patterns: Sequence[str], topic: str) -> bool:
-    """Whether names, or patterns that begin with ^, name a topic."""
-    return any(
-        re.fullmatch(pattern, topic) is not None if pattern.startswith("^") else pattern == topic
-        for pattern in patterns
-    )
-
-
-def wrong_patterns(patterns: Sequence[str]) -> list[str]:
-    wrong = []
-    for pattern in patterns:
-        if pattern.startswith("^"):
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                wrong.append(f"{pattern}: is not a regular expression: {error}")
-    return wrong
 
 
 def point(connection: Connection, topic: Record, sequence: int | None) -> dict[str, int]:
@@ -112,7 +94,7 @@ def move_cursors(
             .with_for_update(of=cursors)
         )
     }
-    missing = sorted(set(moves) - set(rows))
+    missing = sorted(name for name in moves if name not in rows or not caller().sees(name))
     if missing:
         raise Problem("not-found", 404, f"Loader {loader.name} has no cursor of {', '.join(missing[:20])}.")
     moved: dict[str, Any] = {}
@@ -186,8 +168,8 @@ def cursor_json(row: Record, now_us: int) -> dict[str, Any]:
 
 
 def read_cursors(connection: Connection, loader_id: int, above: str, limit: int) -> Sequence[Record]:
-    """Cursors of a loader by name of topic, from above a name."""
-    return connection.execute(
+    """Cursors of a loader by name of topic, from above a name; those that the caller may see."""
+    rows = connection.execute(
         select(
             cursors,
             topics.c.name,
@@ -198,5 +180,6 @@ def read_cursors(connection: Connection, loader_id: int, above: str, limit: int)
         .join(topics, topics.c.id == cursors.c.topic_id)
         .where(cursors.c.loader_id == loader_id, topics.c.name > above)
         .order_by(topics.c.name)
-        .limit(limit)
+        .limit(limit if caller().topics is None else None)
     ).all()
+    return [row for row in rows if caller().sees(row.name)][:limit]

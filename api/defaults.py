@@ -5,6 +5,7 @@ from typing import Any
 from flask import Blueprint, Response
 from sqlalchemy import Connection, delete, insert, update
 
+from api.audit import note
 from api.problems import Problem, answer
 from api.process import body, here
 from api.tables import defaults, installation
@@ -29,6 +30,10 @@ def _raise_version(connection: Connection) -> None:
     connection.execute(update(installation).values(defaults_version=installation.c.defaults_version + 1))
 
 
+def _found(connection: Connection, name: str) -> dict[str, Any] | None:
+    return next((_rule_json(rule) for rule in load_rules(connection)[0] if rule.name == name), None)
+
+
 @blueprint.get("/v1/defaults")
 def list_defaults() -> Response:
     with here().database.read() as connection:
@@ -46,8 +51,13 @@ def put_defaults(name: str) -> Response:
     rule = Rule(name, asked["pattern"], int(asked.get("priority", 0)), settings)
     with here().database.write() as connection:
         _raise_version(connection)
+        before = _found(connection, name)
         connection.execute(delete(defaults).where(defaults.c.name == name))
         connection.execute(insert(defaults).values(**_rule_json(rule)))
+        note(
+            connection, here().database.clock(connection), "put_defaults", target=name,
+            before=before, after=_rule_json(rule),
+        )  # fmt: skip
     return answer(_rule_json(rule))
 
 
@@ -55,6 +65,11 @@ def put_defaults(name: str) -> Response:
 def delete_defaults(name: str) -> Response:
     with here().database.write() as connection:
         _raise_version(connection)
-        if not connection.execute(delete(defaults).where(defaults.c.name == name)).rowcount:
+        before = _found(connection, name)
+        if before is None:
             raise Problem("not-found", 404, f"There are no defaults {name}.")
+        connection.execute(delete(defaults).where(defaults.c.name == name))
+        note(
+            connection, here().database.clock(connection), "delete_defaults", target=name, before=before
+        )  # fmt: skip
     return Response(status=204)

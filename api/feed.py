@@ -11,7 +11,8 @@ from sqlalchemy import Connection, bindparam, func, select
 
 from api.epochs import check_epoch, snapshot_needed
 from api.files import file_json
-from api.problems import Problem, answer
+from api.presigned import answer_files, require_presigned
+from api.problems import Problem
 from api.process import here, query
 from api.tables import Record, commits, files
 from api.times import format_time
@@ -107,7 +108,7 @@ def batches_json(
     ]
 
 
-def _page(topic: str, asked: dict[str, Any]) -> tuple[dict[str, Any], int]:
+def _page(topic: str, asked: dict[str, Any]) -> tuple[dict[str, Any], Record]:
     after = asked.get("after", 0)
     with here().database.read() as connection:
         row = find_topic(connection, topic)
@@ -128,15 +129,16 @@ def _page(topic: str, asked: dict[str, Any]) -> tuple[dict[str, Any], int]:
         "more": more,
         "commits": shown,
     }
-    return page, row.id
+    return page, row
 
 
 @blueprint.get("/v1/topics/<topic>/batches")
 def batches(topic: str) -> Response:
     asked = query()
-    page, topic_id = _page(topic, asked)
+    require_presigned()
+    page, row = _page(topic, asked)
     if not page["commits"] and asked["wait"]:
         # No connection is held meanwhile.
-        here().heads.wait({topic_id: page["head"]}, asked["wait"])
-        page, _ = _page(topic, asked)
-    return answer(page)
+        here().heads.wait({row.id: row.sequence}, asked["wait"])
+        page, row = _page(topic, asked)
+    return answer_files(page, row, [file for commit in page["commits"] for file in commit["add"]])

@@ -14,7 +14,8 @@ from sqlalchemy import Connection, Select, and_, bindparam, insert, select, upda
 from api.epochs import check_epoch, snapshot_needed
 from api.file_laws import NewFile
 from api.pages import page_state, page_token
-from api.problems import Problem, answer
+from api.presigned import answer_files, require_presigned
+from api.problems import Problem
 from api.process import here, query
 from api.tables import Record, commits, files
 from api.times import format_time, format_time_or_none, parse_time
@@ -196,6 +197,7 @@ def live_files(
 @blueprint.get("/v1/topics/<topic>/files")
 def live(topic: str) -> Response:
     asked = query()
+    require_presigned()
     limit = asked["limit"]
     state = page_state(asked.get("page"), at=int, id=int)
     with here().database.read() as connection:
@@ -230,12 +232,12 @@ def live(topic: str) -> Response:
             f"Objects that were live as of {at} are gone: ask for the live files as of {row.sequence}.",
             epoch=row.epoch, sequence=row.sequence,
         )  # fmt: skip
-    return answer(
-        {
-            "topic": topic,
-            "epoch": row.epoch,
-            "sequence": at,
-            "files": [file_json(file) for file in shown],
-            "next_page": page_token(at=at, id=shown[-1].id) if len(found) > limit else None,
-        }
-    )
+    entries = [file_json(file) for file in shown]
+    said = {
+        "topic": topic,
+        "epoch": row.epoch,
+        "sequence": at,
+        "files": entries,
+        "next_page": page_token(at=at, id=shown[-1].id) if len(found) > limit else None,
+    }
+    return answer_files(said, row, entries)

@@ -9,11 +9,13 @@ from typing import Any
 from flask import Blueprint, Response
 from sqlalchemy import Connection, select
 
+from api.access import caller
 from api.cursors import WAITING_SINCE, give_cursors
 from api.epochs import check_epoch, snapshot_needed
 from api.feed import FILES_IN_ANSWER, batches_json, read_commits
 from api.loaders import find_loader
-from api.problems import Problem, answer
+from api.presigned import answer_files_of, require_presigned
+from api.problems import Problem
 from api.process import here, query
 from api.tables import Record, cursors, topics
 
@@ -41,11 +43,14 @@ def _behind(connection: Connection, loader_id: int) -> list[Record]:
             | (cursors.c.epoch != topics.c.epoch),
         )
     ).all()
-    return sorted(rows, key=lambda row: (row.since_us or 0, row.name))
+    seen = [row for row in rows if caller().sees(row.name)]
+    return sorted(seen, key=lambda row: (row.since_us or 0, row.name))
 
 
-def _page(name: str, asked: dict[str, Any]) -> tuple[dict[str, Any], dict[int, int]]:
-    """The answer, and the heads of the loader's topics as it was made (id -> sequence)."""
+def _page(
+    name: str, asked: dict[str, Any]
+) -> tuple[dict[str, Any], dict[int, int], list[tuple[Record, list[dict[str, Any]]]]]:
+    """The answer, the heads of the loader's topics as it was made (id -> sequence), and its files by topic."""
     database = here().database
     with database.read() as connection:
         loader = find_loader(connection, name)
@@ -66,6 +71,7 @@ def _page(name: str, asked: dict[str, Any]) -> tuple[dict[str, Any], dict[int, i
             )
         }
         shown: list[dict[str, Any]] = []
+        found: list[tuple[Record, list[dict[str, Any]]]] = []
         left = FILES_IN_ANSWER
         more = False
         behind = _behind(connection, loader.id)
@@ -80,7 +86,8 @@ def _page(name: str, asked: dict[str, Any]) -> tuple[dict[str, Any], dict[int, i
             left -= files
             more = more or bool(entry.get("more"))
             shown.append(entry)
-    return {"topics": shown, "more": more or len(behind) > TOPICS_IN_ANSWER}, heads
+            found.append((topic, [file for commit in entry["commits"] for file in commit["add"]]))
+    return {"topics": shown, "more": more or len(behind) > TOPICS_IN_ANSWER}, heads, found
 
 
 def _entry(
@@ -122,8 +129,9 @@ def _entry(
 @blueprint.get("/v1/loaders/<name>/batches")
 def loader_batches(name: str) -> Response:
     asked = query()
-    page, heads = _page(name, asked)
+    require_presigned()
+    page, heads, found = _page(name, asked)
     if not page["topics"] and asked["wait"]:
         here().heads.wait(heads, asked["wait"])
-        page, _ = _page(name, asked)
-    return answer(page)
+        page, heads, found = _page(name, asked)
+    return answer_files_of(page, found)

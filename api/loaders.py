@@ -8,8 +8,11 @@ from typing import Any
 from flask import Blueprint, Response
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from api.cursors import cursor_json, give_cursors, move_cursors, read_cursors, wrong_patterns
+from api.access import require_topics
+from api.audit import note
+from api.cursors import cursor_json, give_cursors, move_cursors, read_cursors
 from api.pages import page_state, page_token
+from api.patterns import wrong_patterns
 from api.problems import Problem, answer
 from api.process import body, here, query
 from api.tables import Record, cursors, loaders, topics
@@ -60,6 +63,7 @@ def register_loader(name: str) -> Response:
         raise Problem(
             "request-invalid", 400, f"topics: {wrong[0]}", errors=[f"topics: {text}" for text in wrong]
         )
+    require_topics(name for name in asked["topics"] if not name.startswith("^"))
     database = here().database
     values = {
         "topics": sorted(set(asked["topics"])),
@@ -92,8 +96,14 @@ def get_loader(name: str) -> Response:
 
 @blueprint.delete("/v1/loaders/<name>")
 def delete_loader(name: str) -> Response:
-    with here().database.write() as connection:
+    database = here().database
+    with database.write() as connection:
         loader = find_loader(connection, name, lock=True)
+        shown = _show(connection, loader, database.clock(connection))
+        note(
+            connection, database.clock(connection), "delete_loader", target=name,
+            before={key: shown[key] for key in ("topics", "hold", "mirror_expiry", "registered_at")},
+        )  # fmt: skip
         connection.execute(delete(cursors).where(cursors.c.loader_id == loader.id))
         connection.execute(delete(loaders).where(loaders.c.id == loader.id))
     return Response(status=204)

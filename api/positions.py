@@ -13,6 +13,7 @@ from pyroaring import BitMap
 from sqlalchemy import Connection, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from api.access import require_topics
 from api.completeness import keep_complete_until
 from api.database import Database
 from api.laws import Position
@@ -214,4 +215,5 @@ def answer_positions(database: Database, entries: Iterable[Mapping[str, Any]]) -
 
 @blueprint.post("/v1/positions")
 def positions() -> Response:
+    require_topics(entry["topic"] for entry in body()["topics"])
     return answer({"topics": answer_positions(here().database, body()["topics"])})

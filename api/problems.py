@@ -24,6 +24,7 @@ TITLES = {
     "epoch-moved": "The topic lives in another epoch",
     "file-not-live": "A file is not live any more",
     "lease-held": "Another one holds the lease",
+    "forbidden": "The token may not do this",
     "law-broken": "The commit breaks a law of the ledger",
     "method-not-allowed": "The path knows no such method",
     "not-found": "There is none, or it is not for this caller",
@@ -38,9 +39,16 @@ TITLES = {
     "settings-invalid": "A setting is not valid",
     "settings-moved": "The settings moved",
     "snapshot": "The history asked for is gone",
+    "token-exists": "A token has this name",
+    "too-many-failures": "Too many bad tokens",
+    "unauthorized": "A token is needed",
+    "cannot-sign": "The API cannot sign URLs",
     "too-large": "The body is too large",
     "topic-exists": "The topic exists",
 }
+
+
+RETRY_AFTER = {429: "60", 503: "1"}
 
 
 class Problem(Exception):
@@ -72,8 +80,10 @@ def refusal(problem: Problem) -> Response:
     response = Response(
         orjson.dumps(problem.body()), status=problem.status, mimetype="application/problem+json"
     )
-    if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        response.headers["Retry-After"] = "1"
+    if problem.status in RETRY_AFTER:
+        response.headers["Retry-After"] = RETRY_AFTER[problem.status]
+    if problem.status == HTTPStatus.UNAUTHORIZED:
+        response.headers["WWW-Authenticate"] = "Bearer"
     return response
 
 

@@ -9,6 +9,7 @@ from api.contract import Contract
 from api.database import Database
 from api.heads import Heads
 from api.settings import ApiSettings
+from api.store import Signer
 
 EXTENSION = "tukang"
 
@@ -19,6 +20,7 @@ class Process:
     database: Database
     heads: Heads
     contract: Contract
+    signer: Signer
 
 
 def here() -> Process:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, insert, select, update
 from api.problems import Problem, answer
 from api.process import body, here, query
 from api.tables import schemas, topics
-from api.topic_state import find_topic
+from api.topic_state import find_topic, no_topic
 
 blueprint = Blueprint("schemas", __name__)
 
@@ -47,7 +47,7 @@ def register_schema(topic: str) -> Response:
     with database.write() as connection:
         row = connection.execute(select(topics).where(topics.c.name == topic).with_for_update()).one_or_none()
         if row is None:
-            raise Problem("not-found", 404, f"There is no topic {topic}, or it is not for this caller.")
+            raise no_topic(topic)
         if asked["base_version"] != row.schema_version:
             raise Problem(
                 "schema-moved", 409,

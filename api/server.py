@@ -115,13 +115,14 @@ def serve(settings: ApiSettings, started: Callable[[str], None] = _say_started) 
     for key, path in (("TUKANG_TLS_CERT", settings.tls_cert), ("TUKANG_TLS_KEY", settings.tls_key)):
         if path is not None and not path.is_file():
             raise SettingsError(f"{key}: there is no file {path}")
-    if settings.on_loopback():
-        log.info("%s is this machine alone; no tokens are asked for yet", settings.listen)
-    else:
-        log.warning(
-            "%s is reachable from other machines and asks for no tokens yet: anyone may commit",
-            settings.listen,
-        )
+    if settings.auth == "none":
+        if not settings.on_loopback():
+            raise SettingsError(
+                f"TUKANG_AUTH: none is for this machine alone, and {settings.listen} is not: use tokens"
+            )
+        log.warning("no tokens are asked for: every program on this machine may do everything")
+    elif settings.tls_cert is None and not settings.on_loopback():
+        log.warning("%s speaks no TLS itself: let only a proxy that does reach it", settings.listen)
     # Before the fork: one process migrates, and what is wrong with the database is said in one place.
     prepare_database(settings)
     _Application(settings, started).run()

@@ -52,11 +52,15 @@ class ApiSettings(BaseSettings):
     database_connections: int = Field(16, ge=1, le=1000, description="Connections of one process, at most.")
     listen: str = Field("127.0.0.1:8470", description="host:port; port 0 takes a free one.")
     auth: Literal["token", "none"] = Field("token", description="`none` only on loopback.")
+    s3_endpoint: str | None = Field(None, description="Of the store, for presigned URLs; else AWS's own.")
     api_processes: int = Field(1, ge=1, le=64, description="Processes behind the one address.")
     api_threads: int = Field(
         640, ge=8, le=10_000, description="Requests at once in one process, long polls too."
     )
     api_body_limit: int = Field(64 * 10**6, description="Largest request body, a size.")
+    api_proxies: int = Field(
+        0, ge=0, le=10, description="Proxies in front whose X-Forwarded-For is believed."
+    )
     api_stop_after: int = Field(25, ge=1, le=3600, description="Seconds that requests get to end at a stop.")
     tls_cert: Path | None = Field(
         None, description="Certificate chain in PEM; with TUKANG_TLS_KEY it turns TLS on."

@@ -321,3 +321,32 @@ cursors = Table(
     Column("rows_total", BigInteger, nullable=False),  # of the topic at it
     Column("moved_us", BigInteger, nullable=False),
 )
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("name", String(200), nullable=False, unique=True),
+    Column("hash", LargeBinary(32), nullable=False, unique=True),  # SHA-256; the token itself is never stored
+    Column("former_hash", LargeBinary(32), unique=True),  # of the token before the rotation
+    Column("former_until_us", BigInteger),  # until when that one still works
+    Column("scopes", JSON, nullable=False),
+    Column("topics", JSON),  # names, and patterns that begin with ^; null: all
+    Column("created_us", BigInteger, nullable=False),
+    Column("expires_us", BigInteger),
+    Column("revoked_us", BigInteger),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("at_us", BigInteger, nullable=False, index=True),
+    Column("who", String(200), nullable=False),  # name of the token, or how else somebody came in
+    Column("action", String(50), nullable=False),  # operationId of the contract
+    Column("topic", String(249)),
+    Column("target", String(500)),
+    Column("before", JSON),
+    Column("after", JSON),
+    Index("ix_audit_topic", "topic", "id"),
+)

@@ -209,9 +209,14 @@ def _lowest(times: Sequence[int | None]) -> int | None:
     return min(known) if known and len(known) == len(times) else None
 
 
+def no_topic(name: str) -> Problem:
+    """The same answer for a topic that does not exist and one that the caller may not see."""
+    return Problem("not-found", 404, f"There is no topic {name}, or it is not for this caller.")
+
+
 def find_topic(connection: Connection, name: str) -> Record:
     """The topic's row; raises Problem when there is none."""
     row = connection.execute(select(topics).where(topics.c.name == name)).one_or_none()
     if row is None:
-        raise Problem("not-found", 404, f"There is no topic {name}, or it is not for this caller.")
+        raise no_topic(name)
     return row

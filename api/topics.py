@@ -5,13 +5,15 @@ from typing import Any
 from flask import Blueprint, Response, request
 from sqlalchemy import Connection, select, update
 
+from api.access import caller, require_topics
+from api.audit import note
 from api.pages import page_state, page_token
 from api.positions import make_topic
 from api.problems import Problem, answer
 from api.process import body, here, query
 from api.tables import Record, topics
 from api.topic_settings import PERIODS_US, explain, wrong_settings
-from api.topic_state import describe, find_topic, load_rules, settings_version
+from api.topic_state import describe, find_topic, load_rules, no_topic, settings_version
 
 blueprint = Blueprint("topics", __name__)
 
@@ -42,7 +44,7 @@ def lock_topic(connection: Connection, name: str) -> Record:
     """The topic's row, locked until the transaction ends. Raises Problem when there is none."""
     topic = connection.execute(select(topics).where(topics.c.name == name).with_for_update()).one_or_none()
     if topic is None:
-        raise Problem("not-found", 404, f"There is no topic {name}, or it is not for this caller.")
+        raise no_topic(name)
     return topic
 
 
@@ -53,10 +55,13 @@ def list_topics() -> Response:
     state = page_state(asked.get("page"), name=str)
     database = here().database
     with database.read() as connection:
-        wanted = select(topics).order_by(topics.c.name).limit(limit + 1)
+        wanted = select(topics).order_by(topics.c.name)
         if state:
             wanted = wanted.where(topics.c.name > state["name"])
-        rows = connection.execute(wanted).all()
+        if caller().topics is None:
+            rows = list(connection.execute(wanted.limit(limit + 1)))
+        else:
+            rows = [row for row in connection.execute(wanted) if caller().sees(row.name)][: limit + 1]
         shown = describe(connection, rows[:limit], database.clock(connection))
     return answer(
         {"topics": shown, "next_page": page_token(name=rows[limit - 1].name) if len(rows) > limit else None}
@@ -67,6 +72,7 @@ def list_topics() -> Response:
 def create_topic() -> Response:
     database = here().database
     asked = body()
+    require_topics([asked["topic"]])
     settings = {name: value for name, value in asked.get("settings", {}).items() if value is not None}
     refuse_wrong(settings)
     with database.write() as connection:
@@ -74,6 +80,9 @@ def create_topic() -> Response:
             raise Problem(
                 "topic-exists", 409, f"Topic {asked['topic']} exists; change its settings by PATCH."
             )
+        note(
+            connection, database.clock(connection), "create_topic", topic=asked["topic"], after=settings
+        )  # fmt: skip
         return show(connection, find_topic(connection, asked["topic"]), 201)
 
 
@@ -107,6 +116,10 @@ def patch_topic(topic: str) -> Response:
                 .where(topics.c.id == row.id)
                 .values(settings=own, settings_version=row.settings_version + 1)
             )
+            note(
+                connection, here().database.clock(connection), "patch_topic", topic=topic,
+                before={name: row.settings.get(name) for name in changes}, after=changes,
+            )  # fmt: skip
         return show(connection, find_topic(connection, topic))
 
 
@@ -115,8 +128,11 @@ def _set_paused(topic: str, *, paused: bool) -> Response:
     with database.write() as connection:
         row = lock_topic(connection, topic)
         if paused != (row.paused_us is not None):
-            paused_us = database.clock(connection) if paused else None
-            connection.execute(update(topics).where(topics.c.id == row.id).values(paused_us=paused_us))
+            now_us = database.clock(connection)
+            connection.execute(
+                update(topics).where(topics.c.id == row.id).values(paused_us=now_us if paused else None)
+            )
+            note(connection, now_us, "pause_topic" if paused else "resume_topic", topic=topic)
         return show(connection, find_topic(connection, topic))
 
 

@@ -11,6 +11,7 @@ from flask import Blueprint, Response
 from sqlalchemy import Connection, case, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from api.access import caller, require_topics
 from api.database import Database
 from api.pages import page_state, page_token
 from api.problems import answer
@@ -170,6 +171,7 @@ def take_report(database: Database, name: str, asked: dict[str, Any]) -> dict[st
 
 @blueprint.put("/v1/workers/<name>")
 def report(name: str) -> Response:
+    require_topics(entry["topic"] for entry in body()["topics"])
     return answer(take_report(here().database, name, body()))
 
 
@@ -193,6 +195,8 @@ def list_workers() -> Response:
             .where(worker_topics.c.worker_id.in_(list(read)))
             .order_by(topics.c.name)
         ):
+            if not caller().sees(row.name):
+                continue
             read[row.worker_id].append(
                 {
                     "topic": row.name,

@@ -97,7 +97,7 @@ def clock() -> FakeClock:
 @pytest.fixture
 def world(database_url: str, clock: FakeClock) -> Iterator[World]:
     """The application over each database: the behaviour suite runs on both."""
-    app = create_app(load(database=database_url), clock)
+    app = create_app(load(database=database_url, auth="none"), clock)
     made = World(app, app.test_client(), clock, database_url)
     yield made
     made.process.heads.stop()

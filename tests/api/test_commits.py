@@ -293,7 +293,7 @@ def test_a_broken_body_is_refused_with_the_place(world: World) -> None:
 
 def test_two_connections_that_meet_in_a_commit_are_one_commit(world: World) -> None:
     """Many threads, two applications, one position: one commit is taken, the others are conflicts or its repeats."""
-    other_app = create_app(load(database=world.url), world.clock)
+    other_app = create_app(load(database=world.url, auth="none"), world.clock)
     maker = world.maker()
     for _round in range(5):
         same, rival = maker.append(), maker.append(maker.line(0, 7))

@@ -82,7 +82,7 @@ def test_a_long_poll_wakes_at_a_commit(world: World, same_process: bool) -> None
     """Also when another process takes the commit; many waiters cost no more than one."""
     maker = world.maker()
     maker.commit()
-    other = create_app(load(database=world.url), world.clock)
+    other = create_app(load(database=world.url, auth="none"), world.clock)
     waiting = world.app if same_process else other
     late: list[float] = []
     heads = waiting.extensions[EXTENSION].heads

@@ -51,7 +51,7 @@ def test_migrations_make_the_tables_that_the_code_describes(empty_url: str) -> N
 
 
 def test_an_empty_database_migrates_at_start(empty_url: str) -> None:
-    app = create_app(load(database=empty_url))
+    app = create_app(load(database=empty_url, auth="none"))
     assert app.test_client().get("/health/ready").get_json() == {"status": "ready"}
     assert upgrade(load(database=empty_url)) == (REVISION, REVISION)
 
@@ -93,7 +93,7 @@ def test_a_newer_database_is_served_while_it_says_that_older_code_may(empty_url:
         connection.execute(update(installation).values(runs_from=9999))
     with pytest.raises(SchemaError, match="newer release"):
         upgrade_at_start(database)
-    app = create_app(load(database=empty_url), prepared=True)
+    app = create_app(load(database=empty_url, auth="none"), prepared=True)
     answer = app.test_client().get("/health/ready")
     assert (answer.status_code, answer.get_json()["type"]) == (503, "/problems/not-ready")
     database.dispose()
