@@ -9,7 +9,7 @@ BIN := .venv/bin
 SOURCES := ingest api loaders deploy tukang.py
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: run setup test test-fast lint bench docs picture clean distclean
+.PHONY: run setup test test-fast lint bench simulate chaos docs picture clean distclean
 .DEFAULT_GOAL := run
 
 run: .venv/installed
@@ -30,6 +30,12 @@ lint: .venv/developed
 
 bench: .venv/developed
 	$(BIN)/python -m bench.run $(ARGS)
+
+simulate: .venv/developed
+	$(BIN)/python -m tests.simulation --jobs 2 $(or $(SEEDS),0:2000) $(ARGS)
+
+chaos: .venv/developed
+	$(BIN)/python -m tests.chaos.run --minutes $(or $(MINUTES),10) $(ARGS)
 
 docs: .venv/installed
 	$(BIN)/python -m docs.pages
