@@ -8,6 +8,7 @@ from api import (
     audit,
     commits,
     defaults,
+    docs,
     feed,
     files,
     headers,
@@ -50,6 +51,7 @@ NOUNS = (
     loader_feed,
     tokens,
     audit,
+    docs,
 )
 
 

@@ -61,7 +61,8 @@ def document() -> dict[str, Any]:
     return found
 
 
-def _resolved(node: Any, whole: Mapping[str, Any]) -> Any:
+def resolved(node: Any, whole: Mapping[str, Any]) -> Any:
+    """What a `$ref` of the contract stands for; anything else is itself."""
     while isinstance(node, dict) and "$ref" in node:
         target: Any = whole
         for step in node["$ref"].removeprefix("#/").split("/"):
@@ -92,8 +93,8 @@ class Contract:
                     continue
                 parameters = []
                 for reference in [*item.get("parameters", ()), *described.get("parameters", ())]:
-                    parameter = _resolved(reference, self.document)
-                    schema = _resolved(parameter["schema"], self.document)
+                    parameter = resolved(reference, self.document)
+                    schema = resolved(parameter["schema"], self.document)
                     parameters.append(
                         Parameter(
                             parameter["name"],
@@ -104,7 +105,7 @@ class Contract:
                             _validator(schema, components),
                         )
                     )
-                body = _resolved(described.get("requestBody"), self.document)
+                body = resolved(described.get("requestBody"), self.document)
                 schema = body["content"]["application/json"]["schema"] if body else None
                 rule = path.replace("{", "<").replace("}", ">")
                 self.operations[method.upper(), rule] = Operation(
