@@ -22,6 +22,7 @@ from ingest.broker import BrokerSettings
 from ingest.chunk import Chunk
 from ingest.drain import records
 from ingest.source import ChunkSource, TopicPartition, make_app
+from ingest.watchdog import Signs, Watchdog
 
 Row = tuple[int, bytes | None]  # offset, value
 
@@ -98,6 +99,7 @@ class Reader:
         self.assignments: list[frozenset[TopicPartition]] = []
         self.before_starts: Callable[[], Awaitable[None]] | None = None
         self.skip_what_is_gone = skip_what_is_gone
+        self.ended_by_watchdog: list[str] = []
         self._commit_every = commit_every
         self._versions: dict[TopicPartition, int] = {}
         self._held: dict[TopicPartition, Holding] = {}
@@ -113,7 +115,7 @@ class Reader:
         self.source = ChunkSource(
             self.app, self.channel, self, broker=broker, group=group or f"group-of-{pattern}", pattern=f"^{pattern}$",
             worker_name=name, clock=lambda: time.time_ns() // 1000,
-            **({"in_flight_bytes": 64 << 20} | tuned | options),
+            **({"in_flight_bytes": 64 << 20, "watchdog": self._watchdog} | tuned | options),
         )  # fmt: skip
 
     async def __aenter__(self) -> Reader:
@@ -123,6 +125,11 @@ class Reader:
 
     async def __aexit__(self, *_: object) -> None:
         await self.app.stop()
+        assert not self.ended_by_watchdog
+
+    def _watchdog(self, signs: Callable[[], Signs]) -> Watchdog:
+        """One that does not end the tests' own process."""
+        return Watchdog(signs, end=self.ended_by_watchdog.append)
 
     def reached(self, topic: str, partition: int = 0) -> int:
         """How far this worker has read, committed or not; -1: it does not read the partition."""

@@ -238,12 +238,12 @@ def test_a_held_source_stays_a_member_and_goes_on(kafka: Kafka, tmp_path: Path) 
     topic = kafka.topic(partitions=4)
 
     async def run() -> None:
-        async with Reader(kafka.settings, topic, tmp_path, session_timeout_s=2.0, heartbeat_s=0.3) as reader:
+        async with Reader(kafka.settings, topic, tmp_path, session_timeout_s=4.0, heartbeat_s=0.3) as reader:
             await until(lambda: reader.source.last_fetch_us())
             reader.source.hold(True)
             for partition in range(4):
                 produce(kafka.settings, topic, numbered(0, 100), partition)
-            await asyncio.sleep(4)  # twice the session timeout
+            await asyncio.sleep(6)  # longer than the session
             assert reader.store.values(topic) == []
             reader.source.hold(False)
             await until(lambda: len(reader.store.values(topic)) == 400)

@@ -216,11 +216,11 @@ def test_a_hanging_answer_about_positions_stops_neither_heartbeats_nor_rebalance
     kafka: Kafka, tmp_path: Path
 ) -> None:
     topic, store = kafka.topic(partitions=2), Store()
-    options = {"store": store, "group": topic, "session_timeout_s": 2.0, "heartbeat_s": 0.3}
+    options = {"store": store, "group": topic, "session_timeout_s": 4.0, "heartbeat_s": 0.3}
 
     async def run() -> None:
         one = Reader(kafka.settings, topic, tmp_path / "one", name="one", **options)  # type: ignore[arg-type]
-        one.before_starts = lambda: asyncio.sleep(5)
+        one.before_starts = lambda: asyncio.sleep(6)
         async with one:
             await until(lambda: one.assignments)
             async with Reader(kafka.settings, topic, tmp_path / "two", name="two", **options) as two:  # type: ignore[arg-type]

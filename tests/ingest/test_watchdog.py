@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -90,9 +89,10 @@ async def main():
             reader.source.tap.wait = lambda seconds: asyncio.Event().wait()
         elif what == "fetch task":
             reader.source._consumer._fetcher._fetch_task.cancel()
-        elif what == "loop":
-            time.sleep(60)
-        await asyncio.sleep(60)
+        print("stuck", flush=True)
+        if what == "loop":
+            time.sleep(100)
+        await asyncio.sleep(100)
 
 asyncio.run(main())
 """
@@ -115,17 +115,19 @@ def test_a_worker_that_is_stuck_ends_with_the_reason(
     produce(kafka.settings, topic, [b"first"])
     process = subprocess.Popen(
         [sys.executable, "-c", STUCK, kafka.settings.servers, topic, str(tmp_path), what],
-        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=(tmp_path / "said").open("w"),
         text=True,
         cwd=Path(__file__).parents[2],
     )
     try:
-        if what == "agent":
-            time.sleep(3)
-            produce(kafka.settings, topic, [b"second"])
-        _, said = process.communicate(timeout=50)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "stuck\n"
+        produce(kafka.settings, topic, [b"second"])
+        process.wait(100)
     finally:
         process.kill()
         process.wait()
+    said = (tmp_path / "said").read_text()
     assert process.returncode == EXIT_CODE, said
     assert f"ends itself: {reason}" in said

@@ -40,14 +40,19 @@ _numbers = count(1)
 USER, POOR_USER, PASSWORD = "tukang", "poor", "a secret with = and spaces"
 
 
+def _need(program: str) -> None:
+    """Skip where a program is not there; on CI it must be."""
+    if shutil.which(program) is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(_WANTED[program], pytrace=False)
+        pytest.skip(_WANTED[program])
+
+
 def _jars() -> str:
-    """The class path. Skips where Java or Maven is not there, but fails on CI, where they must be."""
-    for program, cure in _WANTED.items():
-        if shutil.which(program) is None:
-            if os.environ.get("CI") == "true":
-                pytest.fail(cure, pytrace=False)
-            pytest.skip(cure)
+    """The class path, brought by Maven when it is not there yet."""
+    _need("java")
     if not list(_JARS.glob("kafka_2.13-*.jar")):
+        _need("mvn")
         made = _JARS.with_name(f"kafka-jars-{uuid4().hex}")
         subprocess.run(
             ["mvn", "-q", "-B", "-f", _ROOT / "tests" / "stack" / "pom.xml", "dependency:copy-dependencies",
@@ -252,6 +257,8 @@ class Kafka:
 
 def _running(folder: Path, secure: bool) -> Iterator[Kafka]:
     _jars()
+    if secure:
+        _need("openssl")
     folder.mkdir(exist_ok=True)
     with Ward(remove=folder) as ward:
         ports = free_ports(4 if secure else 2)
