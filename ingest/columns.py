@@ -9,7 +9,7 @@ import re
 
 import pyarrow as pa
 
-from ingest.names import TEXT, sibling_name
+from ingest.names import TEXT
 from ingest.schema import Field, TopicSchema, columns_of
 
 TIME = pa.timestamp("us", "UTC")
@@ -36,6 +36,7 @@ SIMPLE = {
     "double": pa.float64(),
     "string": pa.string(),
     "json": pa.string(),
+    "hash": pa.string(),
     "timestamp": TIME,
     "date": pa.date32(),
 }
@@ -43,7 +44,7 @@ _DECIMAL = re.compile(r"decimal\(\s*([1-9][0-9]?)\s*,\s*([0-9]{1,2})\s*\)\Z")
 
 
 def simple_type(text: str) -> pa.DataType:
-    """The type of Arrow for `boolean` ... `date`, `decimal(p,s)`; `ValueError` for any other text."""
+    """The type of Arrow for `boolean` ... `hash`, `decimal(p,s)`; `ValueError` for any other text."""
     known = SIMPLE.get(text)
     if known is not None:
         return known
@@ -63,10 +64,14 @@ def type_name(own: Field) -> str | None:
     return ("double" if own.double is not None else "integer") if kind == "number" else kind
 
 
+def dropped(own: Field) -> bool:
+    return own.declared is not None and own.declared[1] == "drop"
+
+
 def table_type(own: Field) -> pa.DataType | None:
     """The type of the field's main column; None if it has none yet (a struct without columns cannot be written)."""
     name = type_name(own)
-    if name is None:
+    if name is None or name == "drop":
         return None
     if name == "struct":
         fields = struct_fields(own, False)
@@ -81,8 +86,10 @@ def struct_fields(own: Field, top: bool) -> list[pa.Field]:
     """The columns of an object: each field's main column, and siblings."""
     fields = []
     for column in columns_of(own.fields, top):
+        if dropped(column.field):
+            continue
         if column.sibling:
-            fields.append(pa.field(sibling_name(column.name), pa.string()))
+            fields.append(pa.field(column.sibling_name, pa.string()))
         else:
             type_ = table_type(column.field)
             if type_ is not None:

@@ -43,13 +43,6 @@ def conform(table: pa.Table, schema: TopicSchema) -> pa.Table:
 _SYSTEM_NAMES = frozenset(SYSTEM.names) | {"_sequence"}
 
 
-def conform_columns(columns: list[pa.Array], own: pa.Schema, wanted: pa.Schema, rows: int) -> list[pa.Array]:
-    """The same for the event's columns alone."""
-    if own is wanted or own.equals(wanted):
-        return columns
-    return _fields(dict(zip(own.names, columns, strict=True)), list(wanted), rows, "")
-
-
 def _fields(arrays: dict[str, pa.Array], wanted: list[pa.Field], rows: int, path: str) -> list[pa.Array]:
     known = {field.name for field in wanted}
     for name in arrays:

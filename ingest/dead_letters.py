@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from ingest.chunk import Records
 from ingest.columns import HEADERS, TIME
+from ingest.times import usable_stamps
 
 Reason = Literal[
     "empty",  # a value of no bytes, or of white space alone
@@ -71,7 +72,7 @@ def dead_letters(
         return SCHEMA.empty_table()
     ordered = sorted(letters, key=lambda letter: letter.index)
     at = [letter.index for letter in ordered]
-    stamps = records.timestamps_ms[at]
+    stamps = usable_stamps(records.timestamps_ms[at])
     return pa.table(
         [
             pa.array(np.full(len(at), lake_partition, np.int32)),

@@ -9,8 +9,8 @@ The one seam for content types is `ingest.reading`: bytes of records to columns 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -18,14 +18,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ingest.chunk import Records
-from ingest.columns import TIME, table_schema
+from ingest.columns import TIME, simple_type, table_schema
 from ingest.dead_letters import Letter, dead_letters, headers_array
-from ingest.identity import Rows, event_ids, event_times, parse_path
+from ingest.declared import NOTHING_DECLARED, Declared
+from ingest.identity import HEADER, Rows, event_ids, event_times, parse_path
 from ingest.learn import Limits
 from ingest.reading import read_json
 from ingest.schema import TopicSchema
 from ingest.settings import duration_us, size_bytes
-from ingest.times import believed
+from ingest.times import believed, usable_stamps
+
+_Ints = npt.NDArray[np.int64]
 
 DEEPEST = 150  # max_depth may not be more
 
@@ -43,20 +46,30 @@ class DecodeRules:
     max_columns: int = 2_000
     max_depth: int = 100
     map_keys: int = 300
-    types: Mapping[tuple[str, ...], str] = field(default_factory=dict)
+    declared: Declared = NOTHING_DECLARED
 
     @property
     def limits(self) -> Limits:
         return Limits(self.max_columns, self.max_depth, self.map_keys, self.numbers)
 
     @classmethod
-    def from_settings(cls, values: Mapping[str, Any]) -> DecodeRules:
-        """From a topic's settings as the API gives them; those not there have their defaults."""
+    def from_settings(cls, values: Mapping[str, Any], hash_key: bytes = b"") -> DecodeRules:
+        """From a topic's settings as the API gives them; those not there have their defaults.
+
+        Raises `ValueError` for a path or a type that is none, and for `hash` without a key.
+        """
 
         def given(name: str, default: Any) -> Any:
             value = values.get(name)
             return default if value is None else value
 
+        if given("hash", ()) and not hash_key:
+            raise ValueError(
+                "setting hash: the worker has no key for hashes, and one without could be guessed"
+            )
+        for path in (*given("event_id", ()), *given("event_time", ())):
+            if not path.startswith(HEADER):
+                parse_path(path)
         default = cls()
         ahead, size = values.get("max_ahead"), values.get("max_record_bytes")
         return cls(
@@ -69,8 +82,19 @@ class DecodeRules:
             max_columns=int(given("max_columns", default.max_columns)),
             max_depth=min(int(given("max_depth", default.max_depth)), DEEPEST),
             map_keys=int(given("map_keys", default.map_keys)),
-            types={parse_path(path): type_ for path, type_ in given("types", {}).items()},
+            declared=Declared(
+                _declared_types(given("types", {}), given("drop", ()), given("hash", ())), hash_key
+            ),
         )
+
+
+def _declared_types(
+    types: Mapping[str, str], drop: Iterable[str], hashed: Iterable[str]
+) -> dict[tuple[str, ...], str]:
+    declared = {parse_path(path): type_ for path, type_ in types.items()}
+    for type_ in declared.values():
+        simple_type(type_)
+    return declared | {parse_path(p): "hash" for p in hashed} | {parse_path(p): "drop" for p in drop}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +113,10 @@ def decode(
     """Decodes all of `records`. The same records with the schema that came out give the same again."""
     values = records.values
     letters: list[Letter] = []
-    events, rows = _sorted_out(values, rules, letters)
-    if rules.types:
-        schema = schema.declare(rules.types)
-    parsed = read_json(records, events, lake_partition, schema, rules.limits, rules.types)
+    events, rows, sizes = _sorted_out(values, rules, letters)
+    if rules.declared.types:
+        schema = schema.declare(rules.declared.types)
+    parsed = read_json(records, events, sizes, lake_partition, schema, rules.limits, rules.declared)
     letters += parsed.letters
     schema = parsed.schema
     if parsed.letters:
@@ -102,12 +126,15 @@ def decode(
     found = Rows(records, rows, schema, columns)
     every = len(rows) == len(records)
     offsets = records.offsets if every else records.offsets[rows]
-    stamps = records.timestamps_ms if every else records.timestamps_ms[rows]
+    stamps = usable_stamps(records.timestamps_ms if every else records.timestamps_ms[rows])
     keys = records.keys if every else [records.keys[i] for i in rows]
     bodies = values if every else [values[i] for i in rows]
     times, source = believed(event_times(found, rules.event_time), stamps, fetched_at_us, rules.max_ahead_us)
     unstamped = stamps < 0
     count = len(rows)
+    tombstones = np.zeros(count, bool)
+    if count != len(events) - len(parsed.letters):  # some rows are tombstones
+        tombstones[:] = [body is None for body in bodies]
     table = pa.table(
         [
             pa.array(np.full(count, lake_partition, np.int32)),
@@ -119,7 +146,7 @@ def decode(
             pa.array(keys, pa.binary()),
             headers_array(records, None if every else rows.tolist()),
             pa.array(np.zeros(count, bool)),
-            _tombstones(bodies),
+            pa.array(tombstones),
             *columns,
         ],
         schema=table_schema(schema),
@@ -130,23 +157,24 @@ def decode(
 
 def _sorted_out(
     values: list[bytes | None], rules: DecodeRules, letters: list[Letter]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Indexes of records to parse, and of those that may become rows (tombstones too)."""
+) -> tuple[_Ints, _Ints, _Ints]:
+    """Indexes of records to parse, of those that may become rows (tombstones too), and the size of every value."""
     everything = np.arange(len(values))
-    if None not in values:
+    try:
         sizes = np.fromiter(map(len, values), np.int64, len(values))  # type: ignore[arg-type]
-    else:
+    except TypeError:  # some have none
         sizes = np.fromiter((-1 if value is None else len(value) for value in values), np.int64, len(values))
     large = sizes > rules.max_record_bytes
     for index in np.flatnonzero(large).tolist():
         text = f"{sizes[index]} bytes, max_record_bytes is {rules.max_record_bytes}"
         letters.append(Letter(index, "too_large", text, None))
     nothing = sizes < 0
+    rows = ~large
     if rules.tombstones == "dead_letter":
         text = "a record without a value, and the topic takes no tombstones as rows"
         letters += [Letter(index, "no_value", text, None) for index in np.flatnonzero(nothing).tolist()]
-        return everything[~large & ~nothing], everything[~large & ~nothing]
-    return everything[~large & ~nothing], everything[~large]
+        rows &= ~nothing
+    return everything[~large & ~nothing], everything[rows], sizes
 
 
 def _in_place(
@@ -164,9 +192,3 @@ def _in_place(
         known = at[order][place] == rows if len(at) else np.zeros(len(rows), bool)
         index = pa.array(order[place] if len(at) else np.zeros(len(rows), np.int64), mask=~known)
     return [column.take(index) for column in columns]
-
-
-def _tombstones(bodies: list[bytes | None]) -> pa.Array:
-    if None not in bodies:
-        return pa.array(np.zeros(len(bodies), bool))
-    return pa.array([body is None for body in bodies])

@@ -10,7 +10,7 @@ import re
 from typing import Any, NoReturn
 
 from ingest.dead_letters import Unreadable
-from ingest.values import Broken, Deep, Doubled, text_of
+from ingest.values import Broken, Deep, object_of, text_of
 
 CUT = 150  # containers at this depth are text; the event itself has depth 1
 
@@ -24,7 +24,7 @@ _WHITE = re.compile(r"[ \t\n\r]*")
 
 def read_deep(text: str, start: int) -> tuple[Any, int]:
     """The value at `start`, and where it ends. Raises `Unreadable`."""
-    from ingest.strict import number, object_of
+    from ingest.strict import number
 
     stack: list[tuple[str, list[Any]]] = []  # open containers above the cut: kind, and pairs or elements
     key: list[str] = []  # of each open object above the cut
@@ -149,6 +149,3 @@ def _refuse(text: str, at: int, expected: str) -> NoReturn:
     if at >= len(text):
         raise Unreadable("not_json", f"the text ends where {wanted} should stand", where)
     raise Unreadable("not_json", f"{text[at]!r} stands where {wanted} should", where)
-
-
-__all__ = ["CUT", "Doubled", "read_deep"]

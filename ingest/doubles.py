@@ -15,31 +15,33 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ingest.joined import Joined, Rows
 from ingest.values import exact_double
-
-Rows = npt.NDArray[np.int64]
 
 _LONG = 16  # bytes of digits and point: 15 digits and the point are always exact
 _STEP = _LONG // 2  # a run of _LONG bytes holds two neighbouring multiples of this
 _LONGEST = 64  # a longer run is left to the record-by-record way
 _TINY = 1e-290  # above this a double has its full precision
-_NO_NUMBER = re.compile(rb"NaN|Inf")
+_NO_NUMBERS = (re.compile(b"NaN"), re.compile(b"Inf"))  # apart: the search for a literal is fast
 
 
-def doubtful_rows(
-    joined: bytes, starts: Rows, columns: list[pa.Array], names: frozenset[bytes], in_lists: bool
-) -> Rows:
+def doubtful_rows(joined: Joined, columns: list[pa.Array], names: frozenset[bytes], in_lists: bool) -> Rows:
     """Rows with a number in a double column that may differ from the record's: sorted, none twice.
 
-    `joined`: the records' bytes, record i at `starts[i]`. `columns`: the parsed double columns at any depth. `names`:
-    the keys (as JSON text) that such columns have; `in_lists`: some are in lists.
+    `columns`: the parsed double columns at any depth. `names`: the keys (UTF-8) that such columns have; `in_lists`:
+    some are in lists.
     """
-    found = [_long_numbers(joined, starts, names, in_lists)]
+    found = [_long_numbers(joined.data, names, in_lists)]
     if any(_any(column, _tiny) for column in columns):
-        found.append(_rows(_small_exponents(joined), starts))
+        found.append(_small_exponents(joined.data))
     if any(_any(column, _unreal) for column in columns):
-        found.append(_rows(np.array([m.start() for m in _NO_NUMBER.finditer(joined)], np.int64), starts))
-    return np.unique(np.concatenate(found))
+        found.append(no_numbers(joined.data))
+    return joined.rows_at(np.concatenate(found))
+
+
+def no_numbers(data: bytes) -> Rows:
+    """Where NaN or Infinity may stand, which the parser takes for numbers."""
+    return np.array([m.start() for pattern in _NO_NUMBERS for m in pattern.finditer(data)], np.int64)
 
 
 def _any(column: pa.Array, predicate: Callable[[pa.Array], pa.Array]) -> bool:
@@ -54,11 +56,6 @@ def _unreal(column: pa.Array) -> pa.Array:
     return pc.invert(pc.is_finite(column))
 
 
-def _rows(positions: Rows, starts: Rows) -> Rows:
-    rows: Rows = np.searchsorted(starts, positions, "right") - 1
-    return rows
-
-
 def _small_exponents(joined: bytes) -> Rows:
     """Where `e-` and three digits stand: numbers that may be too small for a double."""
     data = np.frombuffer(joined, np.uint8)
@@ -67,10 +64,28 @@ def _small_exponents(joined: bytes) -> Rows:
     at = at[(data[at - 1] | 0x20) == ord("e")]
     for step in (1, 2, 3):
         at = at[(data[at + step] - np.uint8(48)) < 10]
-    return at
+    return at[_ends_number(data, at - 1)] if len(at) else at
 
 
-def _long_numbers(joined: bytes, starts: Rows, names: frozenset[bytes], in_lists: bool) -> Rows:
+def _ends_number(data: npt.NDArray[np.uint8], ends: Rows) -> npt.NDArray[np.bool_]:
+    """Whether the digits that end before `ends` begin like a number does; true when they are too many to tell.
+
+    The groups of a UUID end in `e-` and three digits often enough to matter.
+    """
+    first = ends.copy()
+    for _ in range(_LONGEST):
+        back = (first > 0) & ((data[first - 1] - np.uint8(46)) < 12)
+        if not back.any():
+            break
+        first -= back
+    before = np.maximum(first - 1, 0)
+    before = np.where(data[before] == ord("-"), np.maximum(before - 1, 0), before)
+    begins = np.isin(data[before], np.frombuffer(b":[, \t\n\r", np.uint8))
+    result: npt.NDArray[np.bool_] = begins | (ends - first >= _LONGEST)
+    return result
+
+
+def _long_numbers(joined: bytes, names: frozenset[bytes], in_lists: bool) -> Rows:
     data = np.frombuffer(joined, np.uint8)
     runs = _runs(data)
     if not len(runs):
@@ -96,17 +111,32 @@ def _long_numbers(joined: bytes, starts: Rows, names: frozenset[bytes], in_lists
     )
     doubtful = list(first[unsure])
     sure = ~unsure
+    text = joined.decode("latin-1") if sure.any() else ""
     for begin, end in zip(first[sure].tolist(), last[sure].tolist(), strict=True):
-        text = joined[begin:end].decode()
-        if text.count(".") > 1 or exact_double(text) is None:
+        if not exact(text[begin:end]):
             doubtful.append(begin)
-    return _rows(np.array(doubtful, np.int64), starts)
+    return np.array(doubtful, np.int64)
+
+
+def long_integers(joined: bytes, digits: int) -> Rows:
+    """Where numbers of at least so many digits stand, as far as the bytes before them tell."""
+    data = np.frombuffer(joined, np.uint8)
+    first, last = _extents(data, _runs(data))
+    before = data[first - 1]
+    return first[(last - first >= digits) & np.isin(before, np.frombuffer(b":[, \t\n\r-", np.uint8))]
+
+
+def exact(token: str) -> bool:
+    """Whether a double prints as this number (digits and points: a string may hold them too)."""
+    try:
+        return repr(float(token)) == token or exact_double(token) is not None
+    except ValueError:
+        return False  # two points: not a number, so not one of ours
 
 
 def _runs(data: npt.NDArray[np.uint8]) -> Rows:
     """A byte of each run of digits and points that is long enough, and of some that are not."""
-    sampled = data[::_STEP]
-    digit = (sampled - np.uint8(46)) < 12
+    digit = (np.ascontiguousarray(data[::_STEP]) - np.uint8(46)) < 12
     at: Rows = np.flatnonzero(digit[:-1] & digit[1:]) * _STEP
     for step in (4, 2, 6, 1, 3, 5, 7):
         at = at[(data[at + step] - np.uint8(46)) < 12]
@@ -127,15 +157,33 @@ def _extents(data: npt.NDArray[np.uint8], runs: Rows) -> tuple[Rows, Rows]:
 
 
 def _has_key(data: npt.NDArray[np.uint8], ends: Rows, names: frozenset[bytes]) -> npt.NDArray[np.bool_]:
-    """Whether the key that ends with the quote at `ends` is one of `names`; true when it cannot be told."""
+    """Whether the key that ends with the quote at `ends` is one of `names`; true when it cannot be told.
+
+    A key can be told when a plain quote, no escape, and no more bytes than a key with all its characters escaped has,
+    stand before it.
+    """
     result: npt.NDArray[np.bool_] = data[ends] != ord('"')  # white space before the colon
-    for name in names:
-        text = np.frombuffer(b'"' + name, np.uint8)
-        begins = ends - len(text)
-        same = begins >= 0
-        for offset, byte in enumerate(text):
-            same &= data[np.maximum(begins + offset, 0)] == byte
-            if not same.any():
-                break
-        result |= same
+    longest = max(map(len, names), default=0)
+    begins = ends.copy()
+    walking = np.flatnonzero(~result)
+    for _ in range(6 * longest + 2):
+        if not len(walking):
+            break
+        begins[walking] -= 1
+        walking = walking[begins[walking] >= 0]
+        byte = data[begins[walking]]
+        escape = byte == ord("\\")
+        result[walking[escape]] = True
+        walking = walking[~escape & (byte != ord('"'))]
+    escaped = (begins > 0) & (data[np.maximum(begins, 1) - 1] == ord("\\"))
+    result |= escaped & (data[np.maximum(begins, 0)] == ord('"'))
+    lengths = ends - begins - 1
+    for length in {len(name) for name in names}:
+        of_length = np.flatnonzero((lengths == length) & ~result)
+        if length == 0:
+            result[of_length] = True
+        elif len(of_length):
+            bytes_ = data[begins[of_length, None] + 1 + np.arange(length)]
+            keys = np.ascontiguousarray(bytes_).view(f"S{length}").ravel()
+            result[of_length] = np.isin(keys, [name for name in names if len(name) == length])
     return result

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from ingest.names import TEXT, sibling_name
 from ingest.schema import TopicSchema, columns_of
 from ingest.strict import Reader
 from ingest.times import NO_TIME, Times, event_time_us, times_of
-from ingest.values import Doubled, Number
+from ingest.values import Doubled, id_text
 
 HEADER = "header:"
 _PART = re.compile(r"((?:[^.\\]|\\.)*)(?:\.|\Z)", re.DOTALL)
@@ -35,6 +35,7 @@ CLOUD_EVENT_HEADERS = ("ce_source", "ce_id")
 NAKADI_ID, NAKADI_TIME = ("metadata", "eid"), ("metadata", "occurred_at")
 
 
+@lru_cache(1_000)
 def parse_path(text: str) -> tuple[str, ...]:
     """The names of a path. `ValueError` when a backslash stands before anything but a dot or a backslash."""
     if re.search(r"\\(?![.\\])(?<!\\\\)", re.sub(r"\\\\", "", text)):
@@ -52,7 +53,7 @@ def parse_path(text: str) -> tuple[str, ...]:
             return tuple(parts)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rows:
     """The rows of one chunk while they are decoded: the event's columns, and which record each row is."""
 
@@ -63,6 +64,12 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.at)
+
+    @cached_property
+    def headers(self) -> list[dict[str, bytes | None]]:
+        """Each row's headers, of equal names the last."""
+        headers = self.records.headers
+        return [] if headers is None else [dict(headers[i]) for i in self.at.tolist()]
 
 
 def event_ids(rows: Rows, paths: Sequence[str]) -> pa.Array:
@@ -204,7 +211,7 @@ def _in_text(rows: Rows, path: tuple[str, ...], leaf: pa.Array) -> np.ndarray[An
 def _follow(value: Any, path: tuple[str, ...]) -> Any:
     for name in path:
         if isinstance(value, Doubled):
-            value = value.last()
+            value = value.last
         if not isinstance(value, dict):
             return None
         value = value.get(name)
@@ -239,27 +246,10 @@ def _as_text(source: _Source) -> pa.Array:
     return column
 
 
-def id_text(value: Any) -> str | None:
-    """The text by which a value is compared: strings as they are, numbers by their value in plain digits."""
-    if value is None or type(value) is str:
-        return value
-    if type(value) is bool:
-        return "true" if value else "false"
-    if isinstance(value, Number):
-        double = value.double()
-        if double is None:
-            return value.text
-        value = double
-    if type(value) is float:
-        return str(int(Decimal(repr(value)))) if value.is_integer() else repr(value)
-    return str(value) if type(value) is int else None
-
-
 def _header_texts(rows: Rows, name: str) -> pa.Array:
-    headers = rows.records.headers
-    if headers is None:
+    if rows.records.headers is None:
         return pa.nulls(len(rows), pa.string())
-    found = [dict(headers[i]).get(name) for i in rows.at.tolist()]
+    found = [each.get(name) for each in rows.headers]
     return pa.array([None if value is None else _utf8(value) for value in found], pa.string())
 
 

@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ingest.columns import table_type
-from ingest.declared import fits
+from ingest.declared import MISFIT, Declared
 from ingest.names import LONGEST_NAME
 from ingest.schema import NEW, Claim, Field, TopicSchema, leaves
 from ingest.values import Broken, Deep, Doubled, Number, integer_as_double
@@ -32,10 +31,15 @@ def learn(
     records: Iterable[tuple[int, dict[str, Any] | Doubled]],
     lake_partition: int,
     limits: Limits,
+    declared: Declared,
 ) -> TopicSchema:
     """`schema` widened so that each of `records` (offset, event) has a place; the same object if it had already."""
     root = _Node(schema.root)
-    room = _Room(limits, limits.max_columns - leaves(schema.root))
+    room = _Room(limits, limits.max_columns - leaves(schema.root), declared)
+    records = list(records)
+    root.poll = _Poll()
+    for _, event in records:
+        root.poll.count(event)
     for offset, event in records:
         room.record = (NEW, lake_partition, offset)
         if not _object(root, event, room, 1, True) and root.text is None:
@@ -61,20 +65,54 @@ def kind_of(value: Any) -> str:
 class _Room:
     """What is left under the limits, and which record is looked at."""
 
-    def __init__(self, limits: Limits, columns: int) -> None:
+    def __init__(self, limits: Limits, columns: int, declared: Declared) -> None:
         self.limits = limits
+        self.declared = declared
         self.columns = columns
         self.record = (NEW, 0, 0)
         self.changed = False
 
 
+class _Poll:
+    """How many values of each kind a field has in the records to learn from: the first may be the odd one out."""
+
+    __slots__ = ("element", "fields", "kinds")
+
+    def __init__(self) -> None:
+        self.kinds: dict[str, int] = {}
+        self.fields: dict[str, _Poll] = {}
+        self.element: _Poll | None = None
+
+    def count(self, value: Any) -> None:
+        if value is None or isinstance(value, Broken) or (isinstance(value, Number) and value.alone()):
+            return  # these have no say: they stand in text anyway
+        kind = kind_of(value)
+        self.kinds[kind] = self.kinds.get(kind, 0) + 1
+        if isinstance(value, Doubled):
+            value = value.last
+        if isinstance(value, dict):
+            for name, each in value.items():
+                if name not in self.fields:
+                    self.fields[name] = _Poll()
+                self.fields[name].count(each)
+        elif isinstance(value, list):
+            self.element = self.element or _Poll()
+            for each in value:
+                self.element.count(each)
+
+    def winner(self) -> str | None:
+        """The most frequent kind, of several the first seen."""
+        return max(self.kinds, key=self.kinds.__getitem__, default=None)
+
+
 class _Node:
     """A field while it is being learnt."""
 
-    __slots__ = ("double", "element", "fields", "frozen_as", "kinds", "main", "name", "old", "seen", "text")
+    __slots__ = ("double", "element", "fields", "kinds", "main", "name", "old", "poll", "seen", "text")
 
     def __init__(self, old: Field) -> None:
         self.old = old
+        self.poll: _Poll | None = None
         self.name = old.name
         self.seen = old.seen
         self.kinds = dict(old.kinds)
@@ -103,7 +141,7 @@ class _Node:
             return any(each.text is not None or each.writable() for each in self.fields.values())
         if self.main == "list":
             return self.element is not None and self.element.writable()
-        return self.main is not None
+        return self.main is not None or self.old.declared is not None
 
 
 def _named(node: _Node, value: Any, room: _Room, depth: int, place: int) -> None:
@@ -113,16 +151,20 @@ def _named(node: _Node, value: Any, room: _Room, depth: int, place: int) -> None
     reason = _misfit(node, value, room, depth, place)
     if not reason and not node.writable():
         reason = "empty"
-    if reason and node.text is None:
+    dropped = node.old.declared is not None and node.old.declared[1] == "drop"
+    if reason and node.text is None and not dropped:
         node.text = Claim(*room.record, place, reason)
         room.changed = True
 
 
 def _misfit(node: _Node, value: Any, room: _Room, depth: int, place: int) -> str:
     """Widens `node` for `value`; the reason why it still does not fit, or ""."""
-    if node.old.declared is not None:
-        return "" if fits(value, node.old.declared[1]) else "declared"
     kind = kind_of(value)
+    declared = node.old.declared
+    if declared is not None and (declared[1] != "drop" or kind not in ("struct", "list")):
+        if node.main is None:
+            _claim_source(node, kind, value, room, place)
+        return "declared" if room.declared.converted(value, declared[1]) is MISFIT else ""
     if node.main is None:
         reason = _claim(node, kind, value, room, depth, place)
         if reason:
@@ -142,19 +184,32 @@ def _misfit(node: _Node, value: Any, room: _Room, depth: int, place: int) -> str
     if kind == "list":
         if isinstance(value, Deep):
             return "depth"
-        if node.element is None:
-            node.element = _Node(Field("", seen=Claim(*room.record, place)))
-            room.changed = True
         reason = ""
         for each in value:
             if each is not None:
+                if node.element is None:
+                    node.element = _Node(Field("", seen=Claim(*room.record, place)))
+                if node.poll is not None:
+                    node.element.poll = node.poll.element
                 reason = _misfit(node.element, each, room, depth + 1, place) or reason
         return reason
     return "surrogate" if isinstance(value, Broken) else ""
 
 
+def _claim_source(node: _Node, kind: str, value: Any, room: _Room, place: int) -> None:
+    """What kind the values of a declared field have, for those who parse them."""
+    claim = Claim(*room.record, place)
+    node.kinds[kind] = claim
+    node.main = kind
+    if kind == "number" and (type(value) is float or (isinstance(value, Number) and not value.integral)):
+        node.double = claim
+    room.changed = True
+
+
 def _claim(node: _Node, kind: str, value: Any, room: _Room, depth: int, place: int) -> str:
-    """The first value of a field gives it its kind, unless it could not stand there."""
+    """A field gets the kind that most of its values have, unless this one could not stand there."""
+    if node.poll is not None and node.poll.winner() not in (kind, None):
+        return "type"
     container = kind in ("struct", "list")
     reason = ""
     if container and depth > room.limits.max_depth:
@@ -192,7 +247,7 @@ def _number(node: _Node, value: Any, room: _Room, place: int) -> str:
 
 def _object(node: _Node, value: Any, room: _Room, depth: int, top: bool) -> bool:
     """Widens the struct; False if a key has no column in it (of the event itself: the others do)."""
-    pairs = value.last() if isinstance(value, Doubled) else value
+    pairs = value.last if isinstance(value, Doubled) else value
     complete = True
     for place, (name, each) in enumerate(pairs.items()):
         child = node.fields.get(name)
@@ -204,11 +259,14 @@ def _object(node: _Node, value: Any, room: _Room, depth: int, top: bool) -> bool
                 return _close(node, room, place)
             child = node.fields[name] = _Node(Field(name, seen=Claim(*room.record, place)))
             room.changed = True
+        if node.poll is not None:
+            child.poll = node.poll.fields.get(name)
         _named(child, each, room, depth + 1, place)
     if isinstance(value, Doubled):
-        for place, (name, every) in enumerate(value.all().items()):
+        again = value.repeated
+        for place, name in enumerate(pairs):
             child = node.fields.get(name)
-            if len(every) > 1 and child is not None and child.text is None:
+            if name in again and child is not None and child.text is None:
                 child.text = Claim(*room.record, place, "duplicate")
                 room.changed = True
     return complete
@@ -223,8 +281,3 @@ def _close(node: _Node, room: _Room, place: int) -> bool:
         room.columns += sum(leaves(each.frozen()) for each in node.fields.values()) - 1
         node.fields = {}
     return node.main == "json"
-
-
-def unwritable(own: Field) -> bool:
-    """The field has a kind but no column: only values without content came."""
-    return own.kind is not None and table_type(own) is None

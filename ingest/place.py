@@ -11,8 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from ingest.columns import event_schema, table_type, type_name
-from ingest.declared import MISFIT, converted
+from ingest.columns import dropped, event_schema, table_type, type_name
+from ingest.declared import MISFIT, Declared
 from ingest.learn import Limits
 from ingest.names import LONGEST_NAME, TEXT, sibling_name
 from ingest.schema import Field, TopicSchema, columns_of, leaves
@@ -29,7 +29,8 @@ class Unplaced(Exception):
 class Placer:
     """Places events into rows of one schema. Compiled once for each schema."""
 
-    def __init__(self, schema: TopicSchema, limits: Limits) -> None:
+    def __init__(self, schema: TopicSchema, limits: Limits, declared: Declared) -> None:
+        self._declared = declared
         self._full = leaves(schema.root) >= limits.max_columns
         self._limits = limits
         self._event = event_schema(schema)
@@ -50,10 +51,12 @@ class Placer:
         if rest:
             if not self._rest or not (self._full or any(len(name) > LONGEST_NAME for name in rest)):
                 raise Unplaced
-            left = set(rest)
-            pairs = event.pairs if isinstance(event, Doubled) else event.items()
-            row[TEXT] = text_of(Doubled([(name, value) for name, value in pairs if name in left]))
+            row[TEXT] = text_of(_only(event, rest))
         return row
+
+    def row_of_text(self, event: dict[str, Any] | Doubled) -> Row:
+        """The event as text alone."""
+        return {TEXT: text_of(event)}
 
     def columns(self, rows: list[Row]) -> list[pa.Array]:
         """The event's columns of `rows`, as in `event_schema`."""
@@ -77,8 +80,11 @@ class Placer:
     def _slot(self, column: str, own: Field, depth: int) -> Slot:
         kind = type_name(own)
         exact: type | None = None
-        if own.retired or (kind is not None and table_type(own) is None):
-            fit: Fit = _never if own.retired else self._emptiness(own, depth)
+        fit: Fit
+        if dropped(own):
+            fit = self._dropped_fit(own, depth)
+        elif own.retired or (kind is not None and table_type(own) is None):
+            fit = _never if own.retired else self._emptiness(own, depth)
         else:
             fit = self._fit(own, depth)
             exact = {"string": str, "boolean": bool, "integer": int, "double": float}.get(kind or "")
@@ -90,7 +96,8 @@ class Placer:
         kind = type_name(own)
         if own.declared is not None:
             type_ = own.declared[1]
-            return lambda value: converted(value, type_)
+            convert = self._declared.converted
+            return lambda value: convert(value, type_)
         if kind is None:
             return _never if self._full else _unknown
         if kind == "struct":
@@ -104,6 +111,12 @@ class Placer:
             "double": _double,
             "json": text_of,
         }[kind]
+
+    def _dropped_fit(self, own: Field, depth: int) -> Fit:
+        """For a field that is not kept: it only learns what the fast parser must be told of its values."""
+        if own.kind is None:
+            return _unknown
+        return self._struct_fit(own, depth) if own.kind == "struct" and not own.retired else _never
 
     def _struct_fit(self, own: Field, depth: int) -> Fit:
         slots = self._compiled(own.fields, False, depth)
@@ -127,9 +140,11 @@ class Placer:
 
     def _list_fit(self, own: Field, depth: int) -> Fit:
         element = own.element
+        fit: Fit
         if element is None:
-            return _unknown
-        fit = _never if element.retired else self._fit(element, depth + 1)
+            fit = _never if self._full else _unknown
+        else:
+            fit = _never if element.retired else self._fit(element, depth + 1)
 
         def fit_all(value: Any) -> Any:
             if type(value) is not list:
@@ -159,7 +174,7 @@ class Placer:
 class Slot:
     """Where one field's values go."""
 
-    __slots__ = ("column", "empty", "exact", "fit", "sibling", "unknown")
+    __slots__ = ("column", "dropped", "empty", "exact", "fit", "sibling", "unknown")
 
     def __init__(self, column: str, exact: type | None, fit: Fit, unknown: bool, own: Field) -> None:
         self.column = column
@@ -167,6 +182,7 @@ class Slot:
         self.fit = fit
         self.unknown = unknown
         self.sibling: str | None = None
+        self.dropped = dropped(own)
         self.empty = own.kind in ("struct", "list") and table_type(own) is None
 
     def put(self, row: Row, value: Any) -> None:
@@ -174,7 +190,10 @@ class Slot:
             return
         fitted = self.fit(value)
         if fitted is not MISFIT:
-            row[self.column] = fitted
+            if not self.dropped:
+                row[self.column] = fitted
+            return
+        if self.dropped:
             return
         if self.sibling is None:
             raise Unplaced
@@ -196,14 +215,22 @@ def _put_all(slots: dict[str, Slot], event: dict[str, Any], row: Row) -> list[st
 
 
 def _put_doubled(slots: dict[str, Slot], event: Doubled, row: Row) -> list[str]:
-    rest = _put_all(slots, event.last(), row)
-    for name, every in event.all().items():
+    rest = _put_all(slots, event.last, row)
+    for name, every in event.repeated.items():
         slot = slots.get(name)
-        if len(every) > 1 and slot is not None:
+        if slot is not None:
             if slot.sibling is None:
                 raise Unplaced
             row[slot.sibling] = doubled_text(every)
     return rest
+
+
+def _only(event: dict[str, Any] | Doubled, names: list[str]) -> dict[str, Any] | Doubled:
+    """The part of the event under these names."""
+    if isinstance(event, Doubled):
+        repeated = {name: every for name, every in event.repeated.items() if name in names}
+        return Doubled({name: event.last[name] for name in names}, repeated)
+    return {name: event[name] for name in names}
 
 
 def _never(value: Any) -> Any:

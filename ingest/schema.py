@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from ingest.names import column_names
+from ingest.names import column_names, sibling_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -139,6 +139,10 @@ class Column(NamedTuple):
     sibling: bool
     claim: Claim
 
+    @property
+    def sibling_name(self) -> str:
+        return sibling_name(self.name)
+
 
 def columns_of(fields: Mapping[str, Field], top: bool) -> list[Column]:
     """The columns of one object in order: as registered, then as first seen. Fields without a type are among them."""
@@ -214,7 +218,16 @@ def _declared(own: Field, path: tuple[str, ...], type_: str, version: int) -> Fi
     if not path:
         if own.declared is not None and own.declared[1] == type_:
             return own
-        return replace(own, declared=(version, type_))
+        # Rows with the older type may be brought to the new one: what does not fit needs the sibling.
+        claim = own.seen._replace(at=NEW, reason="declared")
+        return replace(
+            own,
+            declared=(version, type_),
+            text=_first(own.text, claim) if own.column and own.kind is not None else own.text,
+        )
+    if own.element is not None and own.kind == "list":
+        element = _declared(own.element, path, type_, version)
+        return own if element is own.element else replace(own, element=element)
     below = own.fields.get(path[0])
     if below is None:
         return own  # not seen yet: it is declared when it comes
@@ -230,7 +243,7 @@ def _shape(own: Field, top: bool) -> Any:
             (column.name, column.sibling, None if column.sibling else _shape(column.field, False))
             for column in columns_of(own.fields, top)
         )
-    elif kind == "list" and own.element is not None:
+    elif kind == "list" and own.element is not None and own.element.kind is not None:
         below = _shape(own.element, False)
     return (own.name, kind, own.double is not None, own.declared and own.declared[1], own.retired, below)
 
@@ -241,6 +254,11 @@ def merge(a: TopicSchema, b: TopicSchema) -> TopicSchema:
         return a
     root = _joined(a.root, b.root)
     return TopicSchema(max(a.version, b.version), root)
+
+
+def with_text(own: Field, reason: str) -> Field:
+    """The field with a sibling."""
+    return own if own.text is not None else replace(own, text=Claim(reason=reason))
 
 
 def leaves(own: Field) -> int:

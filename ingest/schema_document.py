@@ -7,6 +7,7 @@ the list is its registered order: what a document says is older than all that it
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ingest.names import TEXT, field_name, sibling_name
@@ -24,6 +25,7 @@ REASONS: Mapping[str, str] = {
     "map": "more different keys than map_keys: kept as JSON text",
     "depth": "deeper than max_depth: kept as JSON text",
     "columns": "no column is left under max_columns",
+    "unplaced": "a value came that no rule has a place for: please report it",
     "declared": "the type that an operator declared",
 }
 
@@ -53,8 +55,14 @@ def _columns(own: Field, top: bool) -> list[dict[str, Any]]:
             reason = "map"
         entry = _column(name, column.name, _type(each), column.claim, reason)
         if each.declared is not None:
-            generation, type_ = each.declared
-            entry |= {"type": type_, "reason": "declared", "declared": generation, "source": _type(each)}
+            version, type_ = each.declared
+            entry |= {
+                "type": {"drop": "null", "hash": "string"}.get(type_, type_),
+                "reason": "declared",
+                "declared": type_,
+                "declared_at": version,
+                "source": _type(each),
+            }
         columns.append(entry)
     return columns
 
@@ -128,7 +136,7 @@ def _fields(columns: list[Mapping[str, Any]]) -> dict[str, Field]:
         text = siblings.get(sibling_name(column))
         own = _field(name, column, each.get("source", each["type"]), _claim(index, each), text)
         if "declared" in each:
-            own = _with_declared(own, int(each["declared"]), each["type"])
+            own = replace(own, declared=(int(each["declared_at"]), each["declared"]))
         fields[name] = own
     return fields
 
@@ -140,12 +148,6 @@ def _is_sibling(column: str) -> bool:
 def _claim(index: int, column: Mapping[str, Any]) -> Claim:
     first = column.get("first") or {"lake_partition": 0, "offset": 0}
     return Claim(index, first["lake_partition"], first["offset"], 0, column.get("reason") or "")
-
-
-def _with_declared(own: Field, generation: int, type_: str) -> Field:
-    from dataclasses import replace
-
-    return replace(own, declared=(generation, type_))
 
 
 def _field(name: str, column: str, type_: Any, claim: Claim, text: Claim | None) -> Field:

@@ -12,11 +12,12 @@ from typing import Any, NoReturn
 
 from ingest.dead_letters import Unreadable
 from ingest.deep import CUT, read_deep
-from ingest.values import Broken, Doubled, Number
+from ingest.values import Broken, Doubled, Number, object_of
 
 _SPACE = " \t\n\r"
 _WHITE = re.compile(r"[ \t\n\r]*")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # an escape that may be half of a pair
+_HALF = re.compile("[\ud800-\udfff]")
 _LONGEST_INT = 18  # digits that surely have 64 bits
 
 
@@ -38,11 +39,6 @@ def _fraction(text: str) -> float | Number:
 def number(text: str) -> int | float | Number:
     """The number that `text` is."""
     return _fraction(text) if "." in text or "e" in text or "E" in text else _integer(text)
-
-
-def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any] | Doubled:
-    last = dict(pairs)
-    return last if len(last) == len(pairs) else Doubled(pairs)
 
 
 class _ConstantError(ValueError):
@@ -90,7 +86,7 @@ class Reader:
             raise Unreadable("not_json", "more text after the end of the value", _bytes(text, at))
         if not isinstance(value, (dict, Doubled)):
             raise Unreadable("not_object", f"{_kind(value)}, not an object", _bytes(text, start))
-        return _mended(value) if _SURROGATE.search(text) else value
+        return _mended(value) if "\\u" in text and _SURROGATE.search(text) else value
 
 
 def _wrong(text: str, at: int, start: int) -> Unreadable:
@@ -126,7 +122,7 @@ def _too_deep(value: Any) -> bool:
             if isinstance(each, dict):
                 below += [child for child in each.values() if isinstance(child, (dict, list, Doubled))]
             elif isinstance(each, Doubled):
-                below += [child for _, child in each.pairs if isinstance(child, (dict, list, Doubled))]
+                below += [child for _, child in each.pairs() if isinstance(child, (dict, list, Doubled))]
             elif isinstance(each, list):
                 below += [child for child in each if isinstance(child, (dict, list, Doubled))]
         if not below:
@@ -147,16 +143,17 @@ def _kind(value: Any) -> str:
 
 def _mended(value: Any) -> Any:
     """The same value with its broken strings marked."""
-    if type(value) is str:
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return Broken(value)
-        return value
-    if type(value) is dict:
-        return {name: _mended(each) for name, each in value.items()}
-    if type(value) is Doubled:
-        return Doubled([(name, _mended(each)) for name, each in value.pairs])
-    if type(value) is list:
+    kind = type(value)
+    if kind is str:
+        return Broken(value) if not value.isascii() and _HALF.search(value) else value
+    if kind is dict:
+        return {
+            name: each if type(each) is str and each.isascii() else _mended(each)
+            for name, each in value.items()
+        }
+    if kind is Doubled:
+        repeated = {name: _mended(every) for name, every in value.repeated.items()}
+        return Doubled(_mended(value.last), repeated)
+    if kind is list:
         return [_mended(each) for each in value]
     return value

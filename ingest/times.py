@@ -12,27 +12,38 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ingest.columns import TIME
 from ingest.values import Number
 
 Times = npt.NDArray[np.int64]
 NO_TIME = np.iinfo(np.int64).min  # stands for null in arrays of times
+EARLIEST, LATEST = (
+    -62_135_596_800_000_000,
+    253_402_300_799_999_999,
+)  # the years 1 to 9999: what calendars have
 
 _UTC = dt.UTC
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=_UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
 _EPOCH_TEXT = re.compile(r"-?\d{9,19}(\.\d+)?\Z", re.ASCII)
-# What Arrow and `datetime` read alike, with a zone.
-_ISO = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:?\d\d)$"
-
 # Seconds, milliseconds, microseconds, nanoseconds: each up to the year 5138 in its own unit.
 _SECONDS, _MILLISECONDS, _MICROSECONDS = 10**11, 10**14, 10**17
 
 
 def event_time_us(value: Any) -> int | None:
     """ISO 8601 text (UTC if it names no zone) or an epoch in s, ms, us or ns by magnitude; None if it is neither."""
+    time_us = _time_us(value)
+    return None if time_us is None or not EARLIEST <= time_us <= LATEST else time_us
+
+
+def usable_stamps(timestamps_ms: Times) -> Times:
+    """Timestamps of records, -1 where there is none or none that a calendar has."""
+    wrong = (timestamps_ms > LATEST // 1_000) | (timestamps_ms < -1)
+    return np.where(wrong, -1, timestamps_ms) if wrong.any() else timestamps_ms
+
+
+def _time_us(value: Any) -> int | None:
     kind = type(value)
     if kind is str:
         if _EPOCH_TEXT.match(value):
@@ -63,7 +74,7 @@ def _epoch_us(value: int | float) -> int | None:
         return round(value * 1_000)
     if size < _MICROSECONDS:
         return round(value)
-    return int(value // 1_000) if size < 1 << 63 else None
+    return int(value // 1_000) if size <= 1 << 63 else None
 
 
 def times_of(column: pa.Array) -> Times:
@@ -75,11 +86,16 @@ def times_of(column: pa.Array) -> Times:
         values = _filled(column, np.int64)
         size = np.abs(values)
         times = np.select(
-            [size < _SECONDS, size < _MILLISECONDS, size < _MICROSECONDS],
-            [values * 1_000_000, values * 1_000, values],
+            [
+                size < 0,
+                size < _SECONDS,
+                size < _MILLISECONDS,
+                size < _MICROSECONDS,
+            ],  # (< 0: of the least integer)
+            [values // 1_000, values * 1_000_000, values * 1_000, values],
             values // 1_000,
         )
-        return _masked(times, column)
+        return _masked(_in_calendar(times), column)
     if pa.types.is_timestamp(type_):
         return _masked(_filled(column.cast(pa.int64()), np.int64), column)
     if pa.types.is_float64(type_):
@@ -88,14 +104,21 @@ def times_of(column: pa.Array) -> Times:
 
 
 def _of_text(column: pa.Array) -> Times:
-    usual = pc.match_substring_regex(column, _ISO)
-    if pc.all(usual, min_count=0).as_py():
+    """All at once if all are written alike: with a zone, without, or with more digits than microseconds have."""
+    for type_ in (TIME, pa.timestamp("us"), pa.timestamp("ns", "UTC")):
         try:
-            times = column.cast(TIME)
-        except pa.ArrowInvalid:  # such as the 30th of February: only one by one shows which
-            return _one_by_one(column)
-        return _masked(_filled(times.cast(pa.int64()), np.int64), column)
+            times = _filled(column.cast(type_).cast(pa.int64()), np.int64)
+        except pa.ArrowInvalid:
+            continue
+        if type_.unit == "ns":
+            times = times // 1_000
+        return _masked(_in_calendar(times), column)
     return _one_by_one(column)
+
+
+def _in_calendar(times: Times) -> Times:
+    wrong = (times < EARLIEST) | (times > LATEST)
+    return np.where(wrong, NO_TIME, times) if wrong.any() else times
 
 
 def _one_by_one(column: pa.Array) -> Times:
@@ -125,8 +148,13 @@ def believed(
     """
     stamped = timestamps_ms >= 0
     stamps_us = timestamps_ms * 1_000
-    known = np.where(stamped, np.minimum(stamps_us, fetched_at_us), fetched_at_us)
-    own = (event_us != NO_TIME) & (event_us <= known + max_ahead_us)
+    earlier = np.minimum(stamps_us, fetched_at_us)
+    if not stamped.all():
+        earlier[~stamped] = fetched_at_us
+    own = event_us <= earlier + max_ahead_us
+    own &= event_us != NO_TIME
+    if own.all():
+        return event_us, pa.repeat(pa.scalar("event"), len(own))
     record = ~own & stamped & (stamps_us <= fetched_at_us + max_ahead_us)
     times = np.where(own, event_us, np.where(record, stamps_us, fetched_at_us))
     index = np.where(own, 0, np.where(record, 1, 2)).astype(np.int8)

@@ -7,7 +7,8 @@ values that Python's own would lose something of. No parser and no type of a col
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -78,22 +79,43 @@ class Deep:
 
 
 class Doubled:
-    """An object with a key that stands in it more than once; `pairs` are all, in order."""
+    """An object with a key that stands in it more than once.
 
-    __slots__ = ("pairs",)
+    `last`: each key with its last value; `repeated`: all values, in order, of the keys that stand there more than once.
+    """
 
-    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
-        self.pairs = pairs
+    __slots__ = ("last", "repeated")
 
-    def last(self) -> dict[str, Any]:
-        return dict(self.pairs)
+    def __init__(self, last: dict[str, Any], repeated: dict[str, list[Any]]) -> None:
+        self.last = last
+        self.repeated = repeated
 
-    def all(self) -> dict[str, list[Any]]:
-        """Every key's values in order."""
-        every: dict[str, list[Any]] = {}
-        for name, value in self.pairs:
-            every.setdefault(name, []).append(value)
-        return every
+    def pairs(self) -> Iterator[tuple[str, Any]]:
+        """All keys and values; those of equal keys one after the other."""
+        for name, value in self.last.items():
+            every = self.repeated.get(name)
+            if every is None:
+                yield name, value
+            else:
+                for each in every:
+                    yield name, each
+
+
+def object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any] | Doubled:
+    """The object with these pairs."""
+    last = dict(pairs)
+    if len(last) == len(pairs):
+        return last
+    seen: dict[str, Any] = {}
+    repeated: dict[str, list[Any]] = {}
+    for name, value in pairs:
+        if name not in seen:
+            seen[name] = value
+        elif name in repeated:
+            repeated[name].append(value)
+        else:
+            repeated[name] = [seen[name], value]
+    return Doubled(last, repeated)
 
 
 def exact_double(text: str) -> float | None:
@@ -122,17 +144,38 @@ def integer_as_double(value: int) -> float | None:
     return exact_double(str(value))
 
 
-_encode = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False
-).encode
+def id_text(value: Any) -> str | None:
+    """The text by which a value is compared: strings as they are, numbers by their value in plain digits."""
+    if value is None or type(value) is str:
+        return value
+    if type(value) is bool:
+        return "true" if value else "false"
+    if isinstance(value, Number):
+        double = value.double()
+        if double is None:
+            return value.text
+        value = double
+    if type(value) is float:
+        return str(int(Decimal(repr(value)))) if value.is_integer() else repr(value)
+    return str(value) if type(value) is int else None
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False)
+_encode = _encoder.encode
+_SIMPLE: Mapping[type, Callable[[Any], str]] = {str: _encode, int: str, float: repr}
 
 
 def text_of(value: Any) -> str:
     """JSON text without white space, numbers as they were written, all of equal keys, lone surrogates escaped."""
+    simple = _SIMPLE.get(type(value))
+    if simple is not None:
+        return simple(value)
     try:
-        return _encode(value)
+        text = _encode(value)
     except TypeError:  # one of the four above is in it
-        return "".join(_pieces(value))
+        text = "".join(_pieces(value))
+    return text if text.isascii() else _SURROGATE.sub(_escaped, text)
 
 
 def doubled_text(values: Iterable[Any]) -> str:
@@ -141,25 +184,25 @@ def doubled_text(values: Iterable[Any]) -> str:
 
 
 def empty_text(value: Any) -> str:
-    """The text of a value without any content (empty objects and arrays, nulls), absent and null being the same."""
+    """The text of a value without any content (empty objects and arrays, nulls): null and absent are the same."""
+    return text_of(_without_nulls(value))
+
+
+def _without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
-        return (
-            "{" + ",".join([f"{_encode(k)}:{empty_text(v)}" for k, v in value.items() if v is not None]) + "}"
-        )
-    if isinstance(value, list):
-        return f"[{','.join([empty_text(each) for each in value])}]"
-    return text_of(value)
+        return {name: _without_nulls(each) for name, each in value.items() if each is not None}
+    return [_without_nulls(each) for each in value] if isinstance(value, list) else value
 
 
 def _pieces(value: Any) -> Iterable[str]:
     if isinstance(value, (Number, Deep)):
         yield value.text
     elif isinstance(value, Broken):
-        yield _string(value.text)
+        yield _encode(value.text)
     elif isinstance(value, (dict, Doubled)):
         lead = "{"
-        for name, each in value.items() if isinstance(value, dict) else value.pairs:
-            yield f"{lead}{_string(name)}:"
+        for name, each in value.items() if isinstance(value, dict) else value.pairs():
+            yield f"{lead}{_encode(name)}:"
             yield from _pieces(each)
             lead = ","
         yield "{}" if lead == "{" else "}"
@@ -174,8 +217,5 @@ def _pieces(value: Any) -> Iterable[str]:
         yield _encode(value)
 
 
-def _string(text: str) -> str:
-    written = _encode(text)
-    if written.isascii():
-        return written
-    return "".join([f"\\u{ord(c):04x}" if "\ud800" <= c <= "\udfff" else c for c in written])
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
