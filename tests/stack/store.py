@@ -71,7 +71,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
 
 
 @pytest.fixture
-def bucket(store: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+def bucket(store: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     """A fresh bucket; its credentials also stand in this process's environment, where boto3 looks."""
     made = Bucket(
         f"bucket-{next(_numbers)}",
@@ -82,4 +82,6 @@ def bucket(store: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     made.client().create_bucket(Bucket=made.name)
     for name, value in store.credentials.items():
         monkeypatch.setenv(name, value)
-    return made
+    yield made
+    # Each bucket takes volumes of its own, of which the store has some dozens. It deletes what is in it too.
+    made.client().delete_bucket(Bucket=made.name)
