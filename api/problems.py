@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 from flask import Flask, Response
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
 
@@ -124,6 +124,13 @@ def register(app: Flask) -> None:
             {name: value for name, value in error.get_headers() if name in ("Allow", "WWW-Authenticate")}
         )
         return response
+
+    @app.errorhandler(DataError)
+    def _value(error: DataError) -> Response:
+        # A zero byte in a text, say: the contract lets it through, PostgreSQL does not.
+        app.logger.warning("a value cannot be stored: %s", error.orig)
+        said = "A value of the request cannot be stored (a zero byte in a text?)."
+        return refusal(Problem("request-invalid", 400, said, errors=[said]))
 
     @app.errorhandler(OperationalError)
     @app.errorhandler(InterfaceError)

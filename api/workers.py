@@ -138,6 +138,21 @@ def _store_broker_partitions(
     )
 
 
+def _closed(connection: Connection, reported: list[tuple[Record, dict[str, Any]]]) -> set[str]:
+    """Topics of which the worker reads a lake partition that a reset closed; without a commit to be refused it would
+    not find out."""
+    names = {topic.id: topic.name for topic, _ in reported}
+    closed = select(lake_partitions.c.topic_id, lake_partitions.c.lake_partition).where(
+        lake_partitions.c.topic_id.in_(list(names)), ~lake_partitions.c.open
+    )
+    ended = {(names[row.topic_id], row.lake_partition) for row in connection.execute(closed)}
+    return {
+        topic.name
+        for topic, entry in reported
+        if any((topic.name, partition["lake_partition"]) in ended for partition in entry["partitions"])
+    }
+
+
 def _differs(topic: dict[str, Any], entry: dict[str, Any], rule_version: int) -> bool:
     return bool(
         topic["settings_version"] != entry["settings_version"]
@@ -160,11 +175,12 @@ def take_report(database: Database, name: str, asked: dict[str, Any]) -> dict[st
         for topic, entry in reported:
             _store_broker_partitions(connection, topic, entry, now_us)
         _store_caught_up(connection, reported, sent_us)
-        rules = load_rules(connection)
+        rules, closed = load_rules(connection), _closed(connection, reported)
         changes = [
             change
             for change in changes_of(connection, [topic for topic, _ in reported], rules)
-            if _differs(change, entries[change["topic"]], int(asked.get("rule_version", 0)))
+            if change["topic"] in closed
+            or _differs(change, entries[change["topic"]], int(asked.get("rule_version", 0)))
         ]
     return {"now": format_time(now_us), "topics": changes}
 

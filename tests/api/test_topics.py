@@ -209,3 +209,17 @@ def test_unknown_topics_are_not_found(world: World) -> None:
     answer = world.client.delete("/v1/topics")
     assert (answer.status_code, answer.get_json()["type"]) == (405, "/problems/method-not-allowed")
     assert "GET" in answer.headers["Allow"]
+
+
+def test_a_zero_byte_in_a_text_is_no_defect_of_the_server(world: World) -> None:
+    body = {"name": "x", "scopes": ["read"], "topics": ["a\x00b"]}
+    assert world.client.post("/v1/tokens", json=body).status_code in (201, 400)
+    world.maker().commit()
+    world.send("PUT", "/loaders/dwh", {"topics": ["orders"]}, 201)
+    found = world.client.post("/v1/loaders/dwh/lease", json={"holder": "a\x00b", "seconds": 1})
+    assert found.status_code in (200, 400)
+
+
+def test_a_number_of_a_partition_has_room_above_it(world: World) -> None:
+    asked = {"topics": [{"topic": "orders", "partitions": [2**31 - 1]}]}
+    assert world.send("POST", "/positions", asked, 400)["type"] == "/problems/request-invalid"
