@@ -244,3 +244,11 @@ def test_periods_are_listed_empty_ones_too_in_pages(world: World) -> None:
         "1969-12-30T00:00:00Z",
         "1969-12-31T00:00:00Z",
     ]
+
+
+def test_a_worker_that_reads_a_closed_lake_partition_is_told(world: World) -> None:
+    maker = world.maker()
+    maker.send(maker.append(maker.line(0, 10)))
+    assert report(world, maker)["topics"] == []
+    world.send("POST", "/topics/orders/accept-reset", {"from": "earliest"})
+    assert [topic["topic"] for topic in report(world, maker)["topics"]] == ["orders"]
