@@ -62,8 +62,8 @@ _EMPTY = "_x_"  # the column of the field whose name is ""
 def column_name(name: str, top: bool, *, strict: bool = False) -> str:
     """The column of field `name`; `top`: it is a field of the event itself, where the system columns stand.
 
-    `strict` leaves nothing but lower-case ASCII unescaped, for a name that differs from another in case only:
-    different names have different strict columns, whatever a reader takes for the same letter.
+    `strict` escapes the first character, and all that is not lower-case ASCII, for a name that differs from another in
+    case only: different names have different strict columns, whatever a reader takes for the same letter.
     """
     if name == "":
         return _EMPTY
@@ -128,6 +128,8 @@ def encoded(name: str) -> bytes:
 
 
 def _allowed(character: str, first: bool, strict: bool) -> bool:
+    if strict and first:
+        return False
     if character <= "\x7f":
         if character == "_" or "a" <= character <= "z":
             return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import Phase, given, note, settings
 from hypothesis import strategies as st
 
@@ -59,6 +60,7 @@ def run(values: list[bytes | None], schema: TopicSchema, rules: DecodeRules) -> 
     return result
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None, phases=PHASES)
 @given(st.lists(st.one_of(RECORDS, st.none()), max_size=8), RULES)
 def test_each_record_gives_its_row_or_its_dead_letter(values: list[bytes | None], rules: DecodeRules) -> None:
@@ -84,6 +86,7 @@ def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return repr({**a, "_offset": 0}) == repr({**b, "_offset": 0})
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, phases=PHASES)
 @given(st.lists(RECORDS, max_size=8), st.lists(RECORDS, max_size=8), RULES)
 def test_two_workers_that_learn_at_once_agree(
