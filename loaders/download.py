@@ -55,7 +55,10 @@ class Downloads:
     def fetch(
         self, files: Sequence[File], folder: Path, fetched: Callable[[int], None] = lambda _: None
     ) -> dict[int, Path]:
-        """All files into the folder, by id; `fetched` is told of bytes as they come."""
+        """All files into the folder, by id; those that lie there already are not fetched again.
+
+        `fetched` is told of bytes as they come, of fewer than none when a try was in vain.
+        """
         with ThreadPoolExecutor(self._at_once) as pool:
             futures = [
                 pool.submit(self._patiently, file, folder / f"{file.id}.parquet", fetched) for file in files
@@ -76,9 +79,13 @@ class Downloads:
         return tries(self._once, file, path, fetched)
 
     def _once(self, file: File, path: Path, fetched: Callable[[int], None]) -> Path:
+        if path.exists():
+            fetched(file.bytes)
+            return path
         digest, size = hashlib.sha256(), 0
+        part = path.with_suffix(".part")
         try:
-            with path.open("wb") as out:
+            with part.open("wb") as out:
                 for block in self._presigned(file) if file.presigned_url else self._own(file):
                     out.write(block)
                     digest.update(block)
@@ -93,7 +100,7 @@ class Downloads:
                 f"{file.url} is not what was committed: {size} bytes with another SHA-256 (committed: {file.bytes}). "
                 "`tukang verify` tells whether the object is damaged."
             )
-        return path
+        return part.rename(path)
 
     def _presigned(self, file: File) -> Iterator[bytes]:
         assert file.presigned_url is not None

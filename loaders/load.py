@@ -20,7 +20,7 @@ import tenacity
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
-from loaders.change import Change, next_change
+from loaders.change import next_change
 from loaders.download import DownloadFailed, DownloadRefused, Downloads, ObjectGone
 from loaders.feed import Feed, FeedError, FeedUnavailable, Registration
 from loaders.settings import LoaderSettings, SettingsWrong, load_settings
@@ -130,6 +130,7 @@ class _Work:
         self._run_bytes = run_bytes
         self._patience_s = patience_s
         self._bar = bar
+        self._moved_at = 0.0  # when something last went on, by the monotonic clock
 
     def all_there_is(self, topics: Sequence[str]) -> list[str]:
         """Loads each topic up to its head. Returns those that could not be loaded."""
@@ -166,24 +167,29 @@ class _Work:
         return True
 
     def _patiently(self, topic: str) -> bool:
-        """One change; tried again while the warehouse or an object is away. False: there is none."""
+        """One change; tried again while the warehouse or an object is away. False: there is none.
+
+        What was fetched stays for the next try: presigned URLs may end before all of a large change are fetched.
+        """
+        self._moved_at = time.monotonic()
+
+        def stop(_: tenacity.RetryCallState) -> bool:
+            return self._patience_s is not None and time.monotonic() - self._moved_at > self._patience_s
+
         tries = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((WarehouseAway, ObjectGone)),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=10),
-            stop=tenacity.stop_never
-            if self._patience_s is None
-            else tenacity.stop_after_delay(self._patience_s),
+            stop=stop,
             before_sleep=tenacity.before_sleep_log(log, logging.WARNING),
             reraise=True,
         )
-        try:
-            return tries(self._once, topic)
-        except WarehouseAway as error:
-            raise WarehouseRefused(
-                f"The warehouse did not answer for {self._patience_s} s: {error}"
-            ) from error
+        with tempfile.TemporaryDirectory(prefix="tukang-load-") as folder:
+            try:
+                return tries(self._once, topic, Path(folder))
+            except WarehouseAway as error:
+                raise WarehouseRefused(f"The warehouse was away for {self._patience_s} s: {error}") from error
 
-    def _once(self, topic: str) -> bool:
+    def _once(self, topic: str, folder: Path) -> bool:
         cursor = self._warehouse.cursor(topic)
         known = self._registration
         change = next_change(
@@ -196,14 +202,20 @@ class _Work:
         )
         if change is None:
             return False
-        with tempfile.TemporaryDirectory(prefix="tukang-load-") as folder:
-            with self._bar.of(topic, sum(file.bytes for file in change.files)) as fetched:
-                paths = self._downloads.fetch(change.files, Path(folder), fetched)
-            taken = self._warehouse.apply(topic, change, paths)
-        if taken:
-            _say(topic, change)
+        with self._bar.of(topic, sum(file.bytes for file in change.files)) as advance:
+
+            def fetched(count: int) -> None:
+                self._moved_at = time.monotonic()
+                advance(count)
+
+            paths = self._downloads.fetch(change.files, folder, fetched)
+        if self._warehouse.apply(topic, change, paths):
+            rows = sum(file.rows for file in change.rows)
+            self._bar.say(
+                f"{topic}: loaded up to {change.cursor.sequence}: {len(change.files)} files, {rows:,} rows"
+            )
         else:
-            log.info("%s: another process of this loader was here; asking again from its cursor", topic)
+            self._bar.say(f"{topic}: another process of this loader was here; asking again from its cursor")
         self._tell(topic)
         return True
 
@@ -213,13 +225,8 @@ class _Work:
             self._feed.tell(topic, cursor.epoch, cursor.sequence, reset=reset)
 
 
-def _say(topic: str, change: Change) -> None:
-    rows = sum(file.rows for file in change.rows)
-    log.info("%s: loaded up to %d: %d files, %d rows", topic, change.cursor.sequence, len(change.files), rows)
-
-
 class _Bar:
-    """The progress of downloads, on a terminal; nothing elsewhere."""
+    """The progress of downloads, on a terminal; a line of the log for each change elsewhere."""
 
     def __init__(self, console: Console) -> None:
         columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn()
@@ -233,6 +240,13 @@ class _Bar:
     def __exit__(self, *_: object) -> None:
         if self._progress:
             self._progress.stop()
+
+    def say(self, line: str) -> None:
+        """What was done."""
+        if self._progress is None:
+            log.info(line)
+        else:
+            self._progress.console.print(line, highlight=False, markup=False)
 
     @contextmanager
     def of(self, topic: str, total: int) -> Iterator[Callable[[int], None]]:

@@ -33,6 +33,9 @@ SYSTEM = Struct(
 )
 """The columns that every row has, as a table of a warehouse has them."""
 
+FILES_IN_GROUP = 64
+"""So many files' rows are on their way at once."""
+
 GONE, KEPT, CARRIED, FILES = "tukang_gone", "tukang_kept", "tukang_carried", "tukang_files"
 
 DELETE_NAMED = (
@@ -143,7 +146,11 @@ class Run:
             relation = self._connection.sql(f'SELECT * EXCLUDE ("_tukang_file") FROM {_parquet([path])}')
             fields = zip(relation.columns, map(read_type, relation.types), strict=True)
             found.setdefault(Struct(tuple(fields)), []).append(path)
-        return [Group(shape, tuple(same)) for shape, same in found.items()]
+        return [
+            Group(shape, tuple(same[start : start + FILES_IN_GROUP]))
+            for shape, same in found.items()
+            for start in range(0, len(same), FILES_IN_GROUP)
+        ]
 
 
 def _joined(a: Struct, b: Struct) -> Struct:

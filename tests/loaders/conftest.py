@@ -5,8 +5,9 @@ import sqlite3
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import httpx
@@ -15,10 +16,12 @@ import sqlalchemy
 
 from api.epochs import open_epoch
 from deploy.part import LOOPBACK, Part, Ward, free_ports
+from deploy.seaweedfs import SeaweedFS
 from tests.loaders.maker import Maker
 from tests.stack.store import Bucket
 
 ROOT = Path(__file__).parents[2]
+_numbers = count(1)
 
 
 @dataclass
@@ -105,23 +108,61 @@ class Api:
             return False
 
 
-@pytest.fixture
-def api(tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
-    """The API on SQLite, with its settings for a loader in this process's environment too."""
+@contextmanager
+def running_api(folder: Path, store: SeaweedFS) -> Iterator[Api]:
+    """An API on SQLite with a bucket of its own."""
+    bucket = Bucket(
+        f"loaders-{next(_numbers)}",
+        store.endpoint,
+        store.credentials["AWS_ACCESS_KEY_ID"],
+        store.credentials["AWS_SECRET_ACCESS_KEY"],
+    )
+    bucket.client().create_bucket(Bucket=bucket.name)
     with Ward() as ward:
-        running = Api(tmp_path, bucket, f"sqlite:///{tmp_path / 'tukang.db'}", dict(ward.environment))
+        running = Api(folder, bucket, f"sqlite:///{folder / 'tukang.db'}", dict(ward.environment))
         running.start()
-        for name, value in running.environment.items():
-            if name.startswith("TUKANG_"):
-                monkeypatch.setenv(name, value)
         try:
             yield running
         finally:
             running.stop()
 
 
+@pytest.fixture(scope="session")
+def shared_api(tmp_path_factory: pytest.TempPathFactory, store: SeaweedFS) -> Iterator[Api]:
+    with running_api(tmp_path_factory.mktemp("api"), store) as running:
+        yield running
+
+
+def here(running: Api, monkeypatch: pytest.MonkeyPatch) -> Api:
+    """With what a loader is told in this process's environment."""
+    for name, value in running.environment.items():
+        if name.startswith(("TUKANG_", "AWS_")):
+            monkeypatch.setenv(name, value)
+    return running
+
+
 @pytest.fixture
-def maker(api: Api, bucket: Bucket, tmp_path: Path) -> Iterator[Maker]:
-    made = Maker(api.url, bucket, tmp_path / "objects")
+def api(shared_api: Api, monkeypatch: pytest.MonkeyPatch) -> Api:
+    """The session's API, with its settings for a loader in this process's environment too."""
+    return here(shared_api, monkeypatch)
+
+
+@pytest.fixture
+def own_api(tmp_path: Path, store: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
+    """An API that one test may stop and restore."""
+    with running_api(tmp_path, store) as running:
+        yield here(running, monkeypatch)
+
+
+@pytest.fixture
+def maker(api: Api, tmp_path: Path) -> Iterator[Maker]:
+    made = Maker(api.url, api.bucket, tmp_path / "objects", f"orders-{next(_numbers)}")
+    yield made
+    made.http.close()
+
+
+@pytest.fixture
+def own_maker(own_api: Api, tmp_path: Path) -> Iterator[Maker]:
+    made = Maker(own_api.url, own_api.bucket, tmp_path / "objects")
     yield made
     made.http.close()

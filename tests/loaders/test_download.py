@@ -40,6 +40,15 @@ def test_files_come_in_parallel_and_their_bytes_are_told(
     assert all(paths[file.id].read_bytes() == bytes([file.id]) * 3_000_000 for file in files)
 
 
+def test_a_file_that_lies_there_is_not_fetched_again(
+    bucket: Bucket, downloads: Downloads, tmp_path: Path
+) -> None:
+    file = put(bucket, 1, b"abc")
+    downloads.fetch([file], tmp_path)
+    bucket.client().delete_object(Bucket=bucket.name, Key="fresh/orders/1.parquet")
+    assert downloads.fetch([file], tmp_path)[1].read_bytes() == b"abc"
+
+
 def test_other_bytes_than_the_committed_ones_are_refused(
     bucket: Bucket, downloads: Downloads, tmp_path: Path
 ) -> None:
@@ -52,7 +61,8 @@ def test_other_bytes_than_the_committed_ones_are_refused(
 def test_a_presigned_url_is_used_without_credentials_and_its_end_is_an_object_gone(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = put(bucket, 1, b"abc")
+    plain = put(bucket, 3, b"abc")
+    put(bucket, 1, b"abc")
     signed = bucket.client().generate_presigned_url(
         "get_object", Params={"Bucket": bucket.name, "Key": "fresh/orders/1.parquet"}
     )
@@ -61,7 +71,7 @@ def test_a_presigned_url_is_used_without_credentials_and_its_end_is_an_object_go
     downloads = Downloads(endpoint=bucket.endpoint, patience_s=0.5)
     file = put(bucket, 1, b"abc", presigned_url=signed)
     assert downloads.fetch([file], tmp_path)[1].read_bytes() == b"abc"
-    cut = put(bucket, 1, b"abc", presigned_url=signed.replace("Signature=", "Signature=0"))
+    cut = put(bucket, 2, b"abc", presigned_url=signed.replace("Signature=", "Signature=0"))
     with pytest.raises(ObjectGone) as error:
         downloads.fetch([cut], tmp_path)
     assert "Signature" not in str(error.value)

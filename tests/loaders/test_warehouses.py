@@ -65,8 +65,9 @@ def warehouse(target: Target) -> Iterator[Warehouse]:
     opened.close()
 
 
-def rows_of(target: Target) -> dict[Key, Any]:
-    return as_rows(target.ask('SELECT "_lake_partition", "_offset", "value", "_sequence" FROM "orders"'))  # type: ignore[arg-type]
+def rows_of(target: Target, table: str = "orders") -> dict[Key, Any]:
+    columns = '"_lake_partition", "_offset", "value", "_sequence"'
+    return as_rows(target.ask(f'SELECT {columns} FROM "{table}"'))  # type: ignore[arg-type]
 
 
 def follow(warehouse: Warehouse, lake: Lake, folder: Path, most_bytes: int = 10**9, most: int = 1000) -> int:
