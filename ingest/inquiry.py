@@ -26,6 +26,14 @@ class TopicUnknown(Exception):
     """The API has no such topic, or the token may not see it."""
 
 
+class HistoryFolded(Exception):
+    """The history before sequence `oldest` is folded."""
+
+    def __init__(self, oldest: int) -> None:
+        super().__init__(f"the history before sequence {oldest} is folded")
+        self.oldest = oldest
+
+
 class Inquiry:
     """A reader of the API. `token` is called for each request, so that a token can rotate."""
 
@@ -63,6 +71,14 @@ class Inquiry:
         """All topics, as the contract's TopicSummary, by name."""
         return list(self._pages("/topics", "topics", {"limit": 1000}))
 
+    def loaders(self) -> list[Answer]:
+        """All loaders, with how far they are behind."""
+        return list(self._pages("/loaders", "loaders", {"limit": 1000}))
+
+    def workers(self) -> list[Answer]:
+        """All workers, by their newest reports."""
+        return list(self._pages("/workers", "workers", {"limit": 1000}))
+
     def topic(self, name: str) -> Answer:
         """One topic with its partitions."""
         return self._get(f"/topics/{quote(name, safe='')}")
@@ -81,9 +97,11 @@ class Inquiry:
         raise CatalogUnavailable(f"topic {name} was committed to faster than it could be read: try again")
 
     def commits(self, topic: str, after: int, to: int) -> Iterator[Answer]:
-        """Commits of (after, to] as the feed shows them: with files added and ids removed."""
+        """Commits of (after, to] with files added and ids removed, also those whose objects are gone."""
         while after < to:
-            page = self._get(f"/topics/{quote(topic, safe='')}/batches", {"after": after, "limit": 1000})
+            page = self._get(
+                f"/topics/{quote(topic, safe='')}/batches", {"after": after, "limit": 1000, "swept": 1}
+            )
             if not page["commits"]:
                 return
             for commit in page["commits"]:
@@ -94,7 +112,11 @@ class Inquiry:
 
     def oldest(self, topic: str) -> int:
         """The first sequence that the feed still has."""
-        return int(self._get(f"/topics/{quote(topic, safe='')}/batches", {"after": 0, "limit": 1})["oldest"])
+        try:
+            asked = {"after": 0, "limit": 1, "swept": 1}
+            return int(self._get(f"/topics/{quote(topic, safe='')}/batches", asked)["oldest"])
+        except HistoryFolded as folded:
+            return folded.oldest
 
     def lines(self, topic: str, after: int, to: int) -> Iterator[Answer]:
         """Lines of the ledger of (after, to], by sequence and lake partition."""
@@ -128,8 +150,10 @@ class Inquiry:
         except ValueError:
             problem = {}
         said = f"{problem.get('title', 'no problem details')}. {problem.get('detail', '')}".strip()
-        if answer.status_code == 404 and path != "/topics":
+        if answer.status_code == 404 and path.startswith("/topics/"):
             raise TopicUnknown(said)
+        if answer.status_code == 410 and "oldest" in problem:
+            raise HistoryFolded(int(problem["oldest"]))
         if answer.status_code in (401, 403):
             said += " Set TUKANG_TOKEN or TUKANG_TOKEN_FILE to a token that may read (tukang tokens create)."
         raise CatalogRefused(f"GET {path}: {answer.status_code} {said}")
