@@ -188,13 +188,14 @@ def _wrong_footer(
     topic: str,
     lines_of: Callable[[int], list[Mapping[str, Any]]],
 ) -> _Wrong:
-    """An append's footer carries its commit and lines: what the ledger says now must be what was said then."""
-    if made is None or made.kind != "append":
+    """A footer carries its commit, and an append's its lines: what the ledger says now must be what was said then."""
+    if made is None:
         return
     try:
         said = json.loads((footer.metadata or {})[FOOTER_KEY])
-        commit, its_topic, lines = said["commit"], said["topic"], said["lines"]
-        same = canonical(lines) == made.lines
+        commit, its_topic = said["commit"], said["topic"]
+        lines = said["lines"] if made.kind == "append" else []
+        same = made.kind != "append" or canonical(lines) == made.lines
     except (KeyError, TypeError, ValueError) as error:
         yield "footer", f"its footer does not name its commit: {error!r}", {}
         return

@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from ingest.broker import BrokerAway, BrokerRefused
 from ingest.catalog import CatalogRefused, CatalogUnavailable
-from ingest.inquiry import Inquiry, TopicUnknown
+from ingest.inquiry import HistoryFolded, Inquiry, TopicUnknown
 from ingest.lake import Lake, LakeRefused, LakeUnavailable
 from ingest.position import time_from_text
 from ingest.service import broker_of
@@ -70,7 +70,7 @@ def verify(
         asked = Asked(deep, caught_up, _time(start), _time(end))
         with _Checker(settings, asked) as checker, progress(err) as bars:
             reports = list(checker.check([topic] if topic else None, bars))
-    except (*_AWAY, TopicUnknown, TimeWrong) as error:
+    except (*_AWAY, TopicUnknown, HistoryFolded, TimeWrong) as error:
         err.print(f"could not be checked: {error}", markup=False)
         return EXIT["unchecked"]
     except KeyboardInterrupt:
@@ -141,9 +141,9 @@ class _Checker:
         topic = self._inquiry.topic_as_of(name)
         report = Report(name, topic["epoch"], topic["sequence"])
         chain = self._chain(topic, report, bars)
-        report.lost = sum(chain.lost.values())
         report.findings += _state(topic)
         report.findings += chain.stands_at(topic["partitions"])
+        report.lost = sum(chain.lost.values())
         report.findings += self._live_set(topic, chain)
         files = [file for file in chain.live.values() if self._asked.wants(file)]
         report.files, report.bytes = len(files), sum(file["bytes"] for file in files)

@@ -20,6 +20,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from confluent_kafka import Producer
 from werkzeug.serving import make_server
@@ -109,10 +110,49 @@ class SmallLake:
         self._take(answer)
         return self.commits()[-1]
 
-    def put(self, made: Encoded) -> dict[str, Any]:
+    def replace(self, *files: dict[str, Any], drop: Sequence[int] = ()) -> dict[str, Any]:
+        """What upkeep does: files become one sealed file, less the duplicates at these places, which it names."""
+        commit = uuid7(time.time_ns() // 1000, secrets.randbits)
+        parts = []
+        for file in files:
+            part = pq.read_table(io.BytesIO(self.read(file)))
+            parts.append(part.append_column("_sequence", pa.array([file["sequence"]] * part.num_rows)))
+        everything = pa.concat_tables(parts)
+        stays = np.ones(everything.num_rows, np.bool_)
+        stays[list(drop)] = False
+        footer = {
+            "topic": self.topic,
+            "epoch": self.epoch,
+            "commit": commit,
+            "kind": "replace",
+            "schema_version": 0,
+        }
+        sealed = everything.filter(pa.array(stays)).sort_by("_event_time")
+        named = everything.filter(pa.array(~stays)).select(["_lake_partition", "_offset", "_event_time"])
+        entries = [{**self.put(_encoded(sealed, footer), "sealed/{topic}/event_date=2026-01-01/{name}.parquet"),
+                    "newest_sequence": max(file["sequence"] for file in files)}]  # fmt: skip
+        if named.num_rows:
+            entry = self.put(_encoded(named, footer), "deletes/{topic}/{name}.parquet")
+            entries.append({**entry, "what": "deletes", "periods": []})
+        lines = []
+        for number in (0, 1):
+            came = pc.sum(pc.equal(everything["_lake_partition"], number)).as_py()
+            left = pc.sum(pc.equal(named["_lake_partition"], number)).as_py() or 0
+            lines.append(
+                {"lake_partition": number, "rows_in": came, "rows_out": came - left, "duplicates": left}
+            )
+        body = {"id": commit, "kind": "replace", "epoch": self.epoch, "lines": lines, "files": entries,
+                "remove": [file["id"] for file in files], "periods": []}  # fmt: skip
+        self._post(f"/topics/{self.topic}/commits", body)
+        return self.commits()[-1]
+
+    def put(self, made: Encoded, key: str | None = None) -> dict[str, Any]:
         """Puts a file; returns its entry."""
         name = uuid7(time.time_ns() // 1000, secrets.randbits)
-        put = self.lake.put(object_key(self.topic, name, made.what, made.late), made.data, made.sha256)
+        where = key.format(topic=self.topic, name=name) if key else None
+        put = self.lake.put(
+            where or object_key(self.topic, name, made.what, made.late), made.data, made.sha256
+        )
         return made.entry(put.url, put.modified_at)
 
     @property
@@ -129,7 +169,7 @@ class SmallLake:
             assert producer.flush(30) == 0
 
     def commits(self) -> list[dict[str, Any]]:
-        answer = self.http.get(f"/topics/{self.topic}/batches", params={"limit": 1000})
+        answer = self.http.get(f"/topics/{self.topic}/batches", params={"limit": 1000, "swept": "1"})
         found: list[dict[str, Any]] = answer.json()["commits"]
         return found
 
@@ -223,6 +263,10 @@ def rows(
     )
 
 
+def _encoded(table: pa.Table, footer: dict[str, Any]) -> Encoded:
+    return encode(table, footer, what="rows", late=False, schema_version=0, period_us=PERIOD_US["day"])
+
+
 def dead_rows(lake_partition: int, offsets: Sequence[int] | np.ndarray[Any, Any]) -> pa.Table:
     """Dead letters of these offsets."""
     count = len(offsets)
@@ -253,7 +297,7 @@ def small_lake(
     folder: Path, kafka: Kafka | None, bucket: Bucket, topic: str = "orders"
 ) -> Iterator[SmallLake]:
     """A lake of one topic, with its API in this process; with a broker the topic gets a name of its own."""
-    app = create_app(load(database=f"sqlite:///{folder / 'tukang.db'}"))
+    app = create_app(load(database=f"sqlite:///{folder / 'tukang.db'}", auth="none"))
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

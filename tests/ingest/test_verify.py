@@ -474,3 +474,70 @@ def test_times_of_the_files_are_compared_with_their_statistics(lake: SmallLake, 
     lake.sql("UPDATE files SET lowest_us = ? WHERE added_sequence = 2", NOON_US - 1)
     code, [finding] = check()
     assert (code, finding["code"]) == (1, "footer")
+
+
+@pytest.fixture
+def sealed(lake: SmallLake) -> SmallLake:
+    """The lake after upkeep: all rows in one sealed file, less two duplicates; the old objects are swept."""
+    old = lake.files()
+    lake.replace(*old, drop=[3, 200])
+    lake.append((0, 10))
+    lake.sql(f"UPDATE files SET swept_us = 1 WHERE id IN ({', '.join(str(file['id']) for file in old)})")
+    for file in old:
+        lake.delete(file)
+    return lake
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_lake_after_upkeep_is_complete(sealed: SmallLake, check: Check, deep: bool) -> None:
+    assert len(sealed.files()) == 2
+    assert check(deep=deep) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("assignment", "says"),
+    [
+        ("rows_in = rows_in + 1", "came into the replace"),
+        ("rows_in = rows_in + 1, rows_out = rows_out + 1", "the files have"),
+        ("duplicates = duplicates - 1, rows_out = rows_out + 1", "its deletes name 2 rows"),
+        ("erased = 1, rows_out = rows_out - 1", "has no erased"),
+    ],
+)
+def test_a_changed_line_of_upkeep_is_found(
+    sealed: SmallLake, check: Check, assignment: str, says: str
+) -> None:
+    sealed.sql(f"UPDATE ledger SET {assignment} WHERE sequence = 4 AND lake_partition = 0")
+    code, found = check()
+    assert code == 1
+    assert any(
+        says in each["text"] and each["sequence"] == 4 for each in found if each["code"] == "sum_broken"
+    )
+
+
+def test_a_deletes_file_must_be_there_as_long_as_the_history(sealed: SmallLake, check: Check) -> None:
+    [deletes] = [file for file in sealed.commits()[3]["add"] if file["what"] == "deletes"]
+    sealed.delete(deletes)
+    code, [finding] = check()
+    assert (code, finding["code"], finding["file"]) == (1, "object_missing", deletes["url"])
+
+
+def test_a_sealed_row_that_also_stands_in_a_fresh_file_is_found_by_deep(
+    sealed: SmallLake, check: Check
+) -> None:
+    sealed.send(1, 4)
+    sealed.publish([sealed.next_line(1, 4)], rows(1, [90, 91, 92, 20]))
+    code, found = check(deep=True)
+    assert code == 1
+    [twice] = [each for each in found if each["code"] == "row_twice"]
+    assert (twice["lake_partition"], twice["offsets"]) == (1, [20, 21])
+
+
+def test_what_was_held_back_when_a_topic_began_anew_is_said(lake: SmallLake, check: Check) -> None:
+    lake.http.post(f"/topics/{lake.topic}/accept-reset", json={"from": "earliest"}).raise_for_status()
+    code, found = check()
+    assert (code, codes(found)) == (1, {"gap", "lost_at_reset", "behind"})
+    lake.http.post(f"/topics/{lake.topic}/accept-gap").raise_for_status()
+    code, found = check()
+    assert (code, codes(found)) == (0, {"lost_at_reset", "behind"})
+    [lost] = [each for each in found if each["code"] == "lost_at_reset"]
+    assert (lost["lake_partition"], lost["offsets"]) == (0, [158, 160])
