@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -43,9 +44,24 @@ def check(lake: SmallLake, capsys: pytest.CaptureFixture[str]) -> Check:
     def run(**options: Any) -> tuple[int, Found]:
         code = verify(lake.settings, as_json=True, **options)
         topics = json.loads(capsys.readouterr().out)["topics"]
+        found = {each["code"] for topic in topics for each in topic["findings"]}
+        assert found <= documented(), "docs/verify.md names every code"
         return code, [each for topic in topics for each in topic["findings"] if each["code"] != "held_back"]
 
     return run
+
+
+def documented() -> set[str]:
+    """The codes of the table in docs/verify.md."""
+    page = Path(__file__).parents[2] / "docs" / "verify.md"
+    cells = [line.split("|")[1] for line in page.read_text().splitlines() if line.startswith("| `")]
+    return set(re.findall(r"`(\w+)`", " ".join(cells)))
+
+
+def test_the_page_names_only_codes_that_exist() -> None:
+    package = Path(__file__).parents[2] / "ingest" / "verify"
+    source = "".join(each.read_text() for each in package.glob("*.py"))
+    assert not [code for code in documented() if f'"{code}"' not in source]
 
 
 def codes(found: Found) -> set[str]:
