@@ -9,6 +9,7 @@ from api import (
     commits,
     defaults,
     docs,
+    expiry,
     feed,
     files,
     headers,
@@ -52,6 +53,7 @@ NOUNS = (
     tokens,
     audit,
     docs,
+    expiry,
 )
 
 

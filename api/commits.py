@@ -17,6 +17,7 @@ from api.access import caller, forbidden, require_topics
 from api.completeness import period_of
 from api.database import Clock, Database
 from api.entry import id_reused, write_commit
+from api.expiry import check_expired
 from api.file_laws import LawBroken, NewFile
 from api.files import live_among, used_urls
 from api.laws import check_append
@@ -68,6 +69,8 @@ def enter(
             law=broken.law, lake_partition=broken.lake_partition, expected=broken.expected, got=broken.got,
         ) from broken  # fmt: skip
     now_us = clock(connection)
+    if request.kind == "expire":
+        check_expired(connection, topic, remove, now_us)
     _check_age(connection, topic, request.files, now_us)
     # 5. Write; the sequence last, so that a refusal uses none.
     said = write_commit(

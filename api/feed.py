@@ -14,9 +14,10 @@ from api.files import file_json
 from api.presigned import answer_files, require_presigned
 from api.problems import Problem
 from api.process import here, query
+from api.retention import policies_of
 from api.tables import Record, commits, files
 from api.times import format_time
-from api.topic_state import find_topic
+from api.topic_state import find_topic, load_rules, settings_of
 
 blueprint = Blueprint("feed", __name__)
 
@@ -83,11 +84,12 @@ def batches_json(
     added: dict[int, list[dict[str, Any]]] = {row.sequence: [] for row in taken}
     removed: dict[int, list[int]] = {row.sequence: [] for row in taken}
     if any(row.files_added for row in taken):
+        policies = policies_of(settings_of(topic, load_rules(connection)[0]))
         wanted = select(files).where(files.c.topic_id == topic.id, files.c.added_sequence.between(low, high))
         if what is not None:
             wanted = wanted.where(files.c.what.in_([what, "deletes"]))
         for file in connection.execute(wanted.order_by(files.c.added_sequence, files.c.id)):
-            added.setdefault(file.added_sequence, []).append(file_json(file))
+            added.setdefault(file.added_sequence, []).append(file_json(file, policies))
     if any(row.files_removed for row in taken):
         for file in connection.execute(
             select(files.c.id, files.c.removed_sequence)

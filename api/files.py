@@ -5,7 +5,7 @@ set as of any sequence is two ranges of indexes: what lives now, and what was re
 """
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from flask import Blueprint, Response
@@ -17,9 +17,10 @@ from api.pages import page_state, page_token
 from api.presigned import answer_files, require_presigned
 from api.problems import Problem
 from api.process import here, query
+from api.retention import Policy, expires_us, policies_of
 from api.tables import Record, commits, files
 from api.times import format_time, format_time_or_none, parse_time
-from api.topic_state import find_topic
+from api.topic_state import find_topic, load_rules, settings_of
 
 blueprint = Blueprint("files", __name__)
 
@@ -137,8 +138,8 @@ def _period_json(period: Sequence[Any]) -> dict[str, Any]:
     return shown if end is None else {**shown, "end": format_time(end)}
 
 
-def file_json(row: Record) -> dict[str, Any]:
-    """A row of `files` as the contract's File."""
+def file_json(row: Record, policies: Mapping[str, Policy]) -> dict[str, Any]:
+    """A row of `files` as the contract's File; `policies`: the topic's, as they are now."""
     return {
         "id": row.id,
         "sequence": row.added_sequence,
@@ -153,7 +154,9 @@ def file_json(row: Record) -> dict[str, Any]:
         "periods": [_period_json(period) for period in row.periods],
         "lowest": format_time_or_none(row.lowest_us),
         "highest": format_time_or_none(row.highest_us),
-        "expires_at": None,
+        "expires_at": format_time_or_none(
+            expires_us(policies.get(row.what), row.highest_us, row.newest_commit_us)
+        ),
     }
 
 
@@ -225,6 +228,7 @@ def live(topic: str) -> Response:
             from_us=parse_time(asked["from"]) if "from" in asked else None,
             to_us=parse_time(asked["to"]) if "to" in asked else None,
         )
+        policies = policies_of(settings_of(row, load_rules(connection)[0]))
     shown = found[:limit]
     if any(file.swept_us is not None for file in shown):
         raise Problem(
@@ -232,7 +236,7 @@ def live(topic: str) -> Response:
             f"Objects that were live as of {at} are gone: ask for the live files as of {row.sequence}.",
             epoch=row.epoch, sequence=row.sequence,
         )  # fmt: skip
-    entries = [file_json(file) for file in shown]
+    entries = [file_json(file, policies) for file in shown]
     said = {
         "topic": topic,
         "epoch": row.epoch,

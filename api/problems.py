@@ -27,6 +27,7 @@ TITLES = {
     "forbidden": "The token may not do this",
     "law-broken": "The commit breaks a law of the ledger",
     "method-not-allowed": "The path knows no such method",
+    "not-expired": "A file may not expire yet",
     "not-found": "There is none, or it is not for this caller",
     "not-json": "The body must be application/json",
     "not-ready": "Not ready",

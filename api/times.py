@@ -10,6 +10,7 @@ MICROSECOND = timedelta(microseconds=1)
 SECOND_US = 1_000_000
 HOUR_US = 3_600 * SECOND_US
 DAY_US = 24 * HOUR_US
+LATEST_US = 253_402_300_799_999_999
 
 
 class TimeError(ValueError):
@@ -29,7 +30,8 @@ def parse_time_or_none(text: str | None) -> int | None:
 
 
 def format_time(time_us: int) -> str:
-    """Microseconds since 1970 UTC -> ISO 8601 with `Z`, microseconds kept where there are any."""
+    """Microseconds since 1970 UTC -> ISO 8601 with `Z`, microseconds kept; the year 9999 at most."""
+    time_us = min(time_us, LATEST_US)
     return (EPOCH + timedelta(microseconds=time_us)).isoformat().replace("+00:00", "Z")
 
 

@@ -137,6 +137,9 @@ SETTINGS: Mapping[str, Definition] = {
     "presigned_for": Definition("15min", _duration("1min", "7d"), "How long a presigned URL works."),
     "hold_limit": Definition("7d", _duration(), "How long a loader can hold expiry up."),
     "retention": Definition(FOR_EVER, _retention, "How long rows live."),
+    "dead_letter_retention": Definition(
+        FOR_EVER, _retention, "How long dead letters live, by record timestamp."
+    ),
     "min_retention": Definition("1d", _duration(), "Nothing expires earlier after its commit."),
     "max_retention": Definition(None, _duration("1h"), "Nothing lives longer, held or not."),
     "history": Definition("400d", _duration("1d"), "How far back the feed and the ledger go line by line."),

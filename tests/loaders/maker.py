@@ -52,6 +52,10 @@ class Maker:
         self.lake = Lake()
         self.ids: dict[int, int] = {}  # of the model's files: their ids in the API
         self.urls: dict[int, str] = {}
+        # An expire is taken only of what policy lets go: here everything at once.
+        expiring = {"retention": "1h", "dead_letter_retention": "1h", "min_retention": "0s"}
+        made = self.http.post("/topics", json={"topic": topic, "settings": expiring})
+        assert made.status_code in (201, 409), made.text
         self._find_positions()
 
     def _find_positions(self) -> None:
