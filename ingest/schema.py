@@ -22,6 +22,7 @@ Kind = Literal["boolean", "number", "string", "struct", "list", "json"]
 RANK: Mapping[str, int] = {"json": 0, "struct": 1, "list": 2, "number": 3, "string": 4, "boolean": 5}
 
 NEW = 1 << 30  # `at` of what is in no registered schema yet: greater than that of everything that is
+COLUMNLESS = NEW - 1  # `at` of what is registered and has no column yet
 
 
 class Claim(NamedTuple):
@@ -131,6 +132,23 @@ def _joined_fields(a: Mapping[str, Field], b: Mapping[str, Field]) -> Mapping[st
     return joined
 
 
+def _appears(own: Field) -> Claim | None:
+    """Since when the field has a column: since its type is known, and something below an object or list has one."""
+    kind = own.kind
+    if kind is None:
+        return None
+    claim = own.kinds[kind]
+    if own.declared is not None or kind not in ("struct", "list"):
+        return claim
+    if kind == "list":
+        below = [_appears(own.element)] if own.element is not None else []
+    else:
+        below = [found for each in own.fields.values() for found in (_appears(each), each.sibling)]
+    first = min((each for each in below if each is not None), default=None)
+    # Places in lists of different objects cannot be compared: only whether something was registered.
+    return None if first is None else claim if first.at != NEW else max(claim, first)
+
+
 class Column(NamedTuple):
     """One column of a table or struct: a field's own, or its sibling."""
 
@@ -149,10 +167,7 @@ def columns_of(fields: Mapping[str, Field], top: bool) -> list[Column]:
     order = sorted(fields.values(), key=lambda each: (not each.column, each.seen, each.name))
     columns = []
     for own, name in zip(order, column_names([(each.name, each.column) for each in order], top), strict=True):
-        typed = min(
-            own.kinds.values(), default=own.seen
-        )  # a column stands where it got its type: new ones at the end
-        columns.append(Column(name, own, False, typed))
+        columns.append(Column(name, own, False, _appears(own) or own.seen))
         misfit = own.sibling
         if misfit is not None:
             columns.append(Column(name, own, True, misfit))
@@ -212,6 +227,11 @@ class TopicSchema:
         for path, type_ in types.items():
             root = _declared(root, path, type_, self.version + 1)
         return self if root is self.root else replace(self, root=root)
+
+
+def columnless(own: Field) -> bool:
+    """The field has a kind and no column: only values without content came."""
+    return own.kind is not None and _appears(own) is None
 
 
 def _declared(own: Field, path: tuple[str, ...], type_: str, version: int) -> Field:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from ingest.names import TEXT, field_name, sibling_name
-from ingest.schema import Claim, Field, TopicSchema, columns_of
+from ingest.schema import COLUMNLESS, Claim, Field, TopicSchema, columnless, columns_of
 
 REASONS: Mapping[str, str] = {
     "type": "a value of another type than the column's came",
@@ -173,4 +173,7 @@ def _field(name: str, column: str, type_: Any, claim: Claim, text: Claim | None)
         if type_ not in ("boolean", "string", "json"):
             raise ValueError(f"column {column!r} has a type that this version does not know: {type_!r}")
         kinds[type_] = claim if type_ == "json" else plain
-    return Field(name, column, claim, kinds, double, text, None, fields, element)
+    own = Field(name, column, claim, kinds, double, text, None, fields, element)
+    if columnless(own):
+        return replace(own, kinds={kind: each._replace(at=COLUMNLESS) for kind, each in kinds.items()})
+    return own
