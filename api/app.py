@@ -6,6 +6,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from api import (
     accept,
     audit,
+    claims,
     commits,
     defaults,
     docs,
@@ -21,6 +22,7 @@ from api import (
     positions,
     problems,
     schemas,
+    sweep,
     tokens,
     topics,
     workers,
@@ -54,6 +56,8 @@ NOUNS = (
     audit,
     docs,
     expiry,
+    claims,
+    sweep,
 )
 
 

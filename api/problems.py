@@ -17,6 +17,7 @@ from api.times import TimeError
 TITLES = {
     "behind": "Objects of the next commits are gone",
     "body-invalid": "The body cannot be read",
+    "claimed": "Another one has claimed it",
     "commit-id-reused": "Another commit has this id",
     "cursor-moved": "A cursor stands elsewhere",
     "cursor-ahead": "The sequence is above the head",
@@ -28,6 +29,7 @@ TITLES = {
     "law-broken": "The commit breaks a law of the ledger",
     "method-not-allowed": "The path knows no such method",
     "not-expired": "A file may not expire yet",
+    "not-sweepable": "An object may not be deleted yet",
     "not-found": "There is none, or it is not for this caller",
     "not-json": "The body must be application/json",
     "not-ready": "Not ready",

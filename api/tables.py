@@ -350,3 +350,12 @@ audit = Table(
     Column("after", JSON),
     Index("ix_audit_topic", "topic", "id"),
 )
+
+claims = Table(
+    "claims",
+    metadata,
+    Column("piece", String(500), primary_key=True),  # what is claimed, as its claimants name it
+    Column("topic", String(249)),
+    Column("holder", String(200), nullable=False),
+    Column("expires_us", BigInteger, nullable=False),
+)
