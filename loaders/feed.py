@@ -235,17 +235,19 @@ class Feed:
         """Tells the API how far the warehouse is. `reset`: also when the API believes that it is further."""
         move = {"epoch": epoch, "from": self._told.get(topic), "to": sequence, "reset": reset}
         holder = {} if self._holder is None else {"holder": self._holder}
-        answer = self._ask("PUT", self._own("/cursors"), json={**holder, "cursors": {topic: move}})
-        if answer.status_code == 409 and "cursors" in answer.json():
+        while True:
+            answer = self._ask("PUT", self._own("/cursors"), json={**holder, "cursors": {topic: move}})
+            if answer.status_code == 410:
+                return  # the catalogue lives another life: the next change will find out
+            if answer.status_code != 409 or "cursors" not in answer.json():
+                break
             stored = answer.json()["cursors"][topic]
             self._told[topic] = stored["sequence"]
             if stored["epoch"] == epoch and (stored["sequence"] or 0) >= sequence:
                 return  # another process of this loader was faster
             move |= {"from": stored["sequence"], "reset": stored["epoch"] != epoch}
-            answer = self._ask("PUT", self._own("/cursors"), json={**holder, "cursors": {topic: move}})
-        if answer.status_code not in (409, 410):  # else it has moved again: the next call tells
-            self._sound(answer)
-            self._told[topic] = sequence
+        self._sound(answer)
+        self._told[topic] = sequence
 
     def lease(self, holder: str, seconds: int) -> bool:
         """Takes, renews or (0 seconds) gives back the right to be this loader's one process. False: another has it.

@@ -34,6 +34,7 @@ class Api:
     marks: dict[str, str]
     port: int = field(default_factory=lambda: free_ports(1)[0])
     part: Part | None = None
+    auth: str = "none"
 
     @property
     def url(self) -> str:
@@ -45,7 +46,7 @@ class Api:
             **self.marks,
             **self.bucket.environment,
             "TUKANG_API": self.url,
-            "TUKANG_AUTH": "none",
+            "TUKANG_AUTH": self.auth,
             "PYTHONPATH": str(ROOT),
         }
 
