@@ -15,6 +15,7 @@ from api import (
     files,
     headers,
     health,
+    holds,
     ledger,
     loader_feed,
     loaders,
@@ -58,6 +59,7 @@ NOUNS = (
     expiry,
     claims,
     sweep,
+    holds,
 )
 
 

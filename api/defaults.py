@@ -6,10 +6,11 @@ from flask import Blueprint, Response
 from sqlalchemy import Connection, delete, insert, update
 
 from api.audit import note
+from api.confirmation import require_confirmation, topics_of
 from api.problems import Problem, answer
 from api.process import body, here
 from api.tables import defaults, installation
-from api.topic_settings import Rule, wrong_pattern
+from api.topic_settings import Rule, resolve, wrong_pattern
 from api.topic_state import load_rules
 from api.topics import refuse_wrong
 
@@ -34,6 +35,19 @@ def _found(connection: Connection, name: str) -> dict[str, Any] | None:
     return next((_rule_json(rule) for rule in load_rules(connection)[0] if rule.name == name), None)
 
 
+def _confirm(connection: Connection, after: list[Rule]) -> None:
+    """Raises Problem (409) when the rules as they will be cut the retention of some topic too far."""
+    before, now_us = load_rules(connection)[0], here().database.clock(connection)
+    for topic in topics_of(connection):
+        require_confirmation(
+            connection,
+            topic,
+            resolve(topic.name, topic.settings, before),
+            resolve(topic.name, topic.settings, after),
+            now_us,
+        )
+
+
 @blueprint.get("/v1/defaults")
 def list_defaults() -> Response:
     with here().database.read() as connection:
@@ -52,6 +66,8 @@ def put_defaults(name: str) -> Response:
     with here().database.write() as connection:
         _raise_version(connection)
         before = _found(connection, name)
+        if not asked.get("confirm", False):
+            _confirm(connection, [*(old for old in load_rules(connection)[0] if old.name != name), rule])
         connection.execute(delete(defaults).where(defaults.c.name == name))
         connection.execute(insert(defaults).values(**_rule_json(rule)))
         note(

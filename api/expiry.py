@@ -3,19 +3,19 @@
 `GET .../expired` is the dry run of an expire commit; `check_expired` is what refuses one that comes too early.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from flask import Blueprint, Response
 from sqlalchemy import Connection, func, select
 
-from api.files import file_json, live_files
+from api.files import file_json, live_files, policies_now
 from api.pages import page_state, page_token
 from api.problems import Problem, answer
 from api.process import here, query
-from api.retention import Policy, expires_us, held_until_us, policies_of
+from api.retention import Policy, expires_us, held_until_us
 from api.tables import Record, cursors, loaders
 from api.times import parse_time
-from api.topic_state import find_topic, load_rules, settings_of
+from api.topic_state import find_topic
 
 blueprint = Blueprint("expiry", __name__)
 
@@ -33,7 +33,7 @@ def holding_cursors(connection: Connection, topic_id: int) -> list[int]:
     )
 
 
-def due(file: Record, policies: dict[str, Policy], holding: Sequence[int], now_us: int) -> bool:
+def due(file: Record, policies: Mapping[str, Policy], holding: Sequence[int], now_us: int) -> bool:
     """Whether a live file may leave now."""
     policy = policies.get(file.what)
     expires = expires_us(policy, file.highest_us, file.newest_commit_us)
@@ -45,7 +45,7 @@ def due(file: Record, policies: dict[str, Policy], holding: Sequence[int], now_u
 
 def check_expired(connection: Connection, topic: Record, remove: Sequence[Record], now_us: int) -> None:
     """Raises Problem (409) unless every file may leave now."""
-    policies = policies_of(settings_of(topic, load_rules(connection)[0]))
+    policies = policies_now(connection, topic)
     holding = holding_cursors(connection, topic.id)
     early = [file.id for file in remove if not due(file, policies, holding, now_us)]
     if early:
@@ -56,7 +56,7 @@ def check_expired(connection: Connection, topic: Record, remove: Sequence[Record
 
 
 def _due_files(connection: Connection, topic: Record, above_id: int, now_us: int) -> Iterator[Record]:
-    policies = policies_of(settings_of(topic, load_rules(connection)[0]))
+    policies = policies_now(connection, topic)
     holding = holding_cursors(connection, topic.id)
     while found := live_files(connection, topic.id, topic.sequence, above_id=above_id, limit=LOOKED_AT_ONCE):
         yield from (file for file in found if due(file, policies, holding, now_us))
@@ -71,7 +71,7 @@ def expired(topic: str) -> Response:
     with database.read() as connection:
         row = find_topic(connection, topic)
         now_us = parse_time(asked["as_of"]) if "as_of" in asked else database.clock(connection)
-        policies = policies_of(settings_of(row, load_rules(connection)[0]))
+        policies = policies_now(connection, row)
         found: list[Record] = []
         for file in _due_files(connection, row, state["id"] if state else 0, now_us):
             found.append(file)

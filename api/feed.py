@@ -10,14 +10,13 @@ from flask import Blueprint, Response
 from sqlalchemy import Connection, bindparam, func, select
 
 from api.epochs import check_epoch, snapshot_needed
-from api.files import file_json
+from api.files import file_json, policies_now
 from api.presigned import answer_files, require_presigned
 from api.problems import Problem
 from api.process import here, query
-from api.retention import policies_of
 from api.tables import Record, commits, files
 from api.times import format_time
-from api.topic_state import find_topic, load_rules, settings_of
+from api.topic_state import find_topic
 
 blueprint = Blueprint("feed", __name__)
 
@@ -84,7 +83,7 @@ def batches_json(
     added: dict[int, list[dict[str, Any]]] = {row.sequence: [] for row in taken}
     removed: dict[int, list[int]] = {row.sequence: [] for row in taken}
     if any(row.files_added for row in taken):
-        policies = policies_of(settings_of(topic, load_rules(connection)[0]))
+        policies = policies_now(connection, topic)
         wanted = select(files).where(files.c.topic_id == topic.id, files.c.added_sequence.between(low, high))
         if what is not None:
             wanted = wanted.where(files.c.what.in_([what, "deletes"]))

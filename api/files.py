@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Select, and_, bindparam, insert, select, upda
 
 from api.epochs import check_epoch, snapshot_needed
 from api.file_laws import NewFile
+from api.holds import legally_held
 from api.pages import page_state, page_token
 from api.presigned import answer_files, require_presigned
 from api.problems import Problem
@@ -138,6 +139,13 @@ def _period_json(period: Sequence[Any]) -> dict[str, Any]:
     return shown if end is None else {**shown, "end": format_time(end)}
 
 
+def policies_now(connection: Connection, topic: Record) -> Mapping[str, Policy]:
+    """The policies of a topic as they are now; none under a legal hold: then nothing of it expires."""
+    if legally_held(connection, topic.name):
+        return {}
+    return policies_of(settings_of(topic, load_rules(connection)[0]))
+
+
 def file_json(row: Record, policies: Mapping[str, Policy]) -> dict[str, Any]:
     """A row of `files` as the contract's File; `policies`: the topic's, as they are now."""
     return {
@@ -228,7 +236,7 @@ def live(topic: str) -> Response:
             from_us=parse_time(asked["from"]) if "from" in asked else None,
             to_us=parse_time(asked["to"]) if "to" in asked else None,
         )
-        policies = policies_of(settings_of(row, load_rules(connection)[0]))
+        policies = policies_now(connection, row)
     shown = found[:limit]
     if any(file.swept_us is not None for file in shown):
         raise Problem(

@@ -19,6 +19,7 @@ TITLES = {
     "body-invalid": "The body cannot be read",
     "claimed": "Another one has claimed it",
     "commit-id-reused": "Another commit has this id",
+    "confirm-needed": "The change needs `confirm`",
     "cursor-moved": "A cursor stands elsewhere",
     "cursor-ahead": "The sequence is above the head",
     "database-away": "The database does not answer",

@@ -359,3 +359,12 @@ claims = Table(
     Column("holder", String(200), nullable=False),
     Column("expires_us", BigInteger, nullable=False),
 )
+
+holds = Table(
+    "holds",
+    metadata,
+    Column("name", String(200), primary_key=True),
+    Column("topics", JSON, nullable=False),  # names, and patterns that begin with ^
+    Column("reason", String(2000), nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+)

@@ -7,12 +7,13 @@ from sqlalchemy import Connection, select, update
 
 from api.access import caller, require_topics
 from api.audit import note
+from api.confirmation import require_confirmation
 from api.pages import page_state, page_token
 from api.positions import make_topic
 from api.problems import Problem, answer
 from api.process import body, here, query
 from api.tables import Record, topics
-from api.topic_settings import PERIODS_US, explain, wrong_settings
+from api.topic_settings import PERIODS_US, explain, resolve, wrong_settings
 from api.topic_state import describe, find_topic, load_rules, no_topic, settings_version
 
 blueprint = Blueprint("topics", __name__)
@@ -111,6 +112,10 @@ def patch_topic(topic: str) -> Response:
             raise Problem("settings-invalid", 422, f"period: {wrong}", errors={"period": wrong})
         own = {name: value for name, value in {**row.settings, **changes}.items() if value is not None}
         if own != row.settings:
+            rules = load_rules(connection)[0]
+            if not body().get("confirm", False):
+                before, after = resolve(topic, row.settings, rules), resolve(topic, own, rules)
+                require_confirmation(connection, row, before, after, here().database.clock(connection))
             connection.execute(
                 update(topics)
                 .where(topics.c.id == row.id)

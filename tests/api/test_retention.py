@@ -125,3 +125,49 @@ def test_a_holding_loader_delays_expiry_up_to_the_limit(world: World) -> None:
     assert [file["id"] for file in world.get("/topics/orders/expired")["files"]] == files[:1]
     world.clock.forward(86400)
     assert [file["id"] for file in world.get("/topics/orders/expired")["files"]] == files
+
+
+def test_a_legal_hold_beats_expiry_until_it_is_taken_away(world: World) -> None:
+    maker, files = expiring(world, max_retention="2d")
+    hold = {"topics": ["^ord.*"], "reason": "case 17"}
+    assert world.send("PUT", "/holds/case-17", hold)["reason"] == "case 17"
+    world.clock.forward(30 * 86400)
+    assert world.get("/topics/orders/expired")["files"] == []
+    assert maker.live()[0]["expires_at"] is None
+    body = maker.upkeep("expire", {"rows_in": 20, "expired": 20}, (), files)
+    assert maker.send(body, 409)["type"] == "/problems/not-expired"
+    assert [entry["name"] for entry in world.get("/holds")["holds"]] == ["case-17"]
+    world.send("DELETE", "/holds/case-17", status=204)
+    world.send("DELETE", "/holds/case-17", status=404)
+    maker.send(body)
+    actions = [line["action"] for line in world.get("/audit")["audit"]]
+    assert actions == ["delete_hold", "put_hold", "create_topic"]
+
+
+def test_a_policy_cut_by_more_than_half_needs_a_second_word(world: World) -> None:
+    maker, _ = expiring(world)
+    change = {"settings": {"retention": "20h from commit"}}
+    refused = world.send("PATCH", "/topics/orders", change, 409)
+    assert refused["type"] == "/problems/confirm-needed"
+    assert maker.live()[0]["expires_at"] == "2026-01-03T09:00:00Z"
+    world.send("PATCH", "/topics/orders", change | {"confirm": True})
+    assert maker.live()[0]["expires_at"] == "2026-01-02T09:00:00Z"  # min_retention
+
+
+def test_a_policy_below_what_a_holding_loader_has_not_read_needs_a_second_word(world: World) -> None:
+    maker, _ = expiring(world)
+    world.send("PUT", "/loaders/dwh", {"topics": ["orders"], "from": "earliest", "hold": True}, 201)
+    world.clock.forward(30 * 3600)
+    change = {"settings": {"retention": "25h from commit"}}
+    assert "holding loader" in world.send("PATCH", "/topics/orders", change, 409)["reasons"][0]
+    move = {"cursors": {"orders": {"epoch": maker.epoch, "from": 0, "to": 2}}}
+    world.send("PUT", "/loaders/dwh/cursors", move)
+    world.send("PATCH", "/topics/orders", change)
+
+
+def test_defaults_that_cut_a_topics_retention_need_a_second_word(world: World) -> None:
+    world.maker("payments").commit()
+    rule = {"pattern": "pay.*", "settings": {"retention": "30d"}}
+    assert world.send("PUT", "/defaults/pay", rule, 409)["topic"] == "payments"
+    world.send("PUT", "/defaults/pay", rule | {"confirm": True})
+    world.send("PUT", "/defaults/pay", rule | {"settings": {"retention": "29d"}})
