@@ -10,6 +10,8 @@ from loaders.change import Change
 from loaders.feed import FeedError
 from tests.loaders import test_change
 
+pytestmark = pytest.mark.slow
+
 
 def _without(**parts: object) -> Callable[[Change], Change]:
     return lambda made: replace(made, **parts)  # type: ignore[arg-type]

@@ -40,6 +40,7 @@ def loaded(lake: Lake, sequence: int) -> Table:
     return Table(lake.states[sequence].rows(), Cursor(lake.epoch, sequence, deletes))
 
 
+@pytest.mark.slow
 def test_from_any_stop_in_any_order_of_kinds_the_rest_makes_the_table_the_live_rows() -> None:
     """All orders of five kinds, six deep, and all places to stop at: by induction, all ways of stopping."""
     checked = 0

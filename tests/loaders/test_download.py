@@ -10,6 +10,8 @@ from loaders.download import DownloadFailed, DownloadRefused, Downloads, ObjectG
 from loaders.feed import File
 from tests.stack.store import Bucket
 
+pytestmark = pytest.mark.slow
+
 
 def put(bucket: Bucket, number: int, data: bytes, **other: object) -> File:
     key = f"fresh/orders/{number}.parquet"

@@ -19,7 +19,7 @@ from loaders.warehouse import WarehouseAway, open_warehouse
 from tests.loaders.conftest import ROOT, Api
 from tests.loaders.maker import Maker
 from tests.loaders.model import KINDS
-from tests.loaders.test_warehouses import TARGETS, Target, rows_of
+from tests.loaders.test_warehouses import PARAMETERS, TARGETS, Target, rows_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -27,7 +27,7 @@ KILLS = int(os.environ.get("KILLS", "10"))
 """How often a loader is killed; more with `KILLS=50 pytest tests/loaders/test_load.py -k killed`."""
 
 
-@pytest.fixture(params=TARGETS)
+@pytest.fixture(params=PARAMETERS)
 def target(request: pytest.FixtureRequest) -> Target:
     return TARGETS[request.param](request)
 

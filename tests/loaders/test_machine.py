@@ -1,5 +1,6 @@
 """A loader and a lake as a state machine: any commits, sweeps, folds and restores between any two steps of a loader."""
 
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from hypothesis.strategies import integers, sampled_from
@@ -62,5 +63,5 @@ class LoaderMachine(RuleBasedStateMachine):
         self.follow()
 
 
-TestLoaderMachine = LoaderMachine.TestCase
+TestLoaderMachine = pytest.mark.slow(LoaderMachine.TestCase)
 TestLoaderMachine.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)

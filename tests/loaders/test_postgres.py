@@ -16,6 +16,8 @@ from loaders.warehouse import WarehouseAway, WarehouseRefused, open_warehouse
 from tests.loaders.test_warehouses import PostgreSQLTarget, Topic, events
 from tests.stack.postgres import Postgres
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def target(postgres_url: str) -> PostgreSQLTarget:

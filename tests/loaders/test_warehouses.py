@@ -53,7 +53,10 @@ TARGETS: dict[str, Callable[[pytest.FixtureRequest], Target]] = {
 }
 
 
-@pytest.fixture(params=TARGETS)
+PARAMETERS = ["duckdb", pytest.param("postgresql", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(params=PARAMETERS)
 def target(request: pytest.FixtureRequest) -> Target:
     return TARGETS[request.param](request)
 
