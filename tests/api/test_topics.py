@@ -77,7 +77,9 @@ def test_settings_are_checked_by_name(world: World) -> None:
         "flush_bytes": "64MiB",
         "max_retention": "1000d",
     }
-    assert world.send("PATCH", "/topics/orders", {"settings": right})["settings_own"] == sorted(right)
+    assert world.send("PATCH", "/topics/orders", {"settings": right, "confirm": True})[
+        "settings_own"
+    ] == sorted(right)
 
 
 def test_settings_change_only_under_the_version_named(world: World) -> None:
