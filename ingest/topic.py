@@ -100,7 +100,11 @@ class Topic:
     async def take(self, part: Part, chunk: Chunk, before: asyncio.Task[None] | None) -> None:
         """Decodes a chunk beside others, then takes its records in their turn."""
         async with self.means.slots:
-            records = await self._run(_records, chunk, part.held)
+            try:
+                records = await self._run(_records, chunk, part.held)
+            except drain.CorruptRecordException as error:
+                self.stop("refused", f"a batch of partition {chunk.partition} cannot be read: {error}")
+                return
             decoded = await self._decode(part, records, chunk.fetched_at_us) if len(records) else None
         if before is not None:
             await asyncio.wait({before})

@@ -67,6 +67,7 @@ class Worker:
         self._encoders = ThreadPoolExecutor(max(1, (os.cpu_count() or 2) - 1), "encode")
         self._uploads = ThreadPoolExecutor(8, "put")
         self._opening: dict[str, asyncio.Task[None]] = {}
+        self._overdue: set[str] = set()  # topics whose opening took longer than was waited for
         self._asked_at: dict[str, float] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self.holding = False
@@ -120,6 +121,7 @@ class Worker:
                 self._opening[name] = self._spawn(self._open(name, closed))
         if pending := [self._opening[name] for name in asked if name in self._opening]:
             await asyncio.wait(pending, timeout=OPEN_WAIT_S)
+            self._overdue |= asked.keys() & self._opening.keys()
         return {
             TopicPartition(name, p): part.expected
             for name, wanted in asked.items()
@@ -132,6 +134,8 @@ class Worker:
         """The next chunks of `tp` carry this number, the first one begins at `start`."""
         if part := self.part(tp.topic, tp.partition):
             part.positioning = positioning
+            if part.committed.next is not None:  # a quiet partition would show lag for ever
+                self.source.acknowledge({tp: part.committed.next})
 
     def assigned(self, partitions: Iterable[TopicPartition]) -> None:
         """Drops what is held of partitions that are not ours any more."""
@@ -183,6 +187,13 @@ class Worker:
             log.warning("topic %s is not opened yet: %s", name, error)
         finally:
             del self._opening[name]
+            if (
+                name in self._overdue
+            ):  # whoever asked did not wait: the partitions are to be asked for again, now
+                self._overdue.discard(name)
+                self.source.reposition(
+                    frozenset(TopicPartition(name, p) for p in wanted), "the topic is opened"
+                )
 
     def _dropper(self, name: str) -> Any:
         return lambda partitions, why: self.source.reposition(

@@ -6,12 +6,15 @@ import json
 import signal
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import ConsumerGroupTopicPartitions, Producer
 
+from deploy.part import Ward
 from tests.stack.kafka import Kafka
 from tests.stack.services import Services
+from tests.stack.store import Bucket
 
 pytestmark = pytest.mark.slow
 
@@ -134,3 +137,64 @@ def test_wrong_credentials_end_in_one_clear_line(kafka: Kafka, services: Service
     assert part.process.wait(60) == 2
     last = part.log.read_text().splitlines()[-1]
     assert "credentials" in last
+
+
+def test_a_named_topic_that_is_not_there_is_said_and_taken_when_it_comes(
+    kafka: Kafka, services: Services
+) -> None:
+    name = "comes-later"
+    services.create(name, lateness="1s")
+    part = worker(services, name)
+    services.wait(
+        "a line in the log", lambda: f"topic {name} of TUKANG_TOPICS is not at the broker" in part.tail(100)
+    )
+    kafka.topic(name, retention_ms=-1)
+    produce(kafka, name, events(0, 10, partitions=1))
+    services.wait_committed(name, 10)
+
+
+def test_kafka_is_told_how_far_the_lake_is(kafka: Kafka, services: Services, topic: str) -> None:
+    worker(services, topic)
+    produce(kafka, topic, events(0, 1000))
+    services.wait_committed(topic, 1000)
+    group = ConsumerGroupTopicPartitions(f"group-{topic}")
+
+    admin = kafka.admin()
+
+    def acknowledged() -> bool:
+        [told] = admin.list_consumer_group_offsets([group]).values()
+        return {each.partition: each.offset for each in told.result(30).topic_partitions} == {0: 500, 1: 500}
+
+    services.wait("committed offsets in Kafka", acknowledged)
+
+
+def test_a_worker_reads_a_broker_that_wants_scram_over_tls(
+    secure_kafka: Kafka, bucket: Bucket, tmp_path: Path
+) -> None:
+    with Ward() as ward:
+        services = Services(tmp_path, secure_kafka, bucket, ward)
+        secure = secure_kafka.secure
+        services.environment |= {
+            "TUKANG_BROKER": secure.servers,
+            "TUKANG_BROKER_PROTOCOL": "SASL_SSL",
+            "TUKANG_BROKER_SASL_MECHANISM": "SCRAM-SHA-512",
+            "TUKANG_BROKER_USERNAME": str(secure.username),
+            "TUKANG_BROKER_PASSWORD_FILE": str(secure.password_file),
+            "TUKANG_BROKER_CA": str(secure.ca),
+        }
+        try:
+            services.api()
+            topic = secure_kafka.topic(partitions=2, retention_ms=-1)
+            services.create(topic, lateness="1s")
+            worker(services, topic)
+            produce(secure_kafka, topic, events(0, 100))
+            services.wait_committed(topic, 100)
+            wrong = tmp_path / "wrong"
+            wrong.write_text("nonsense")
+            services.environment["TUKANG_BROKER_PASSWORD_FILE"] = str(wrong)
+            part = worker(services, topic, "worker-2")
+            assert part.process is not None
+            assert part.process.wait(90) == 2
+            assert "TUKANG_BROKER_PASSWORD_FILE" in part.log.read_text().splitlines()[-1]
+        finally:
+            services.stop()
