@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from ingest.dead_letters import Unreadable
 from ingest.deep import CUT, read_deep
-from ingest.values import Broken, Doubled, Number, object_of
+from ingest.values import Broken, Deep, Doubled, Number, doubled_text, object_of
 
 _SPACE = " \t\n\r"
 _WHITE = re.compile(r"[ \t\n\r]*")
@@ -56,7 +56,7 @@ class Reader:
         decoder = json.JSONDecoder(
             object_pairs_hook=object_of, parse_int=_integer, parse_float=_fraction, parse_constant=_constant
         )
-        self._scan = decoder.scan_once  # type: ignore[attr-defined]
+        self.scan = decoder.scan_once  # type: ignore[attr-defined]
 
     def read(self, record: bytes) -> dict[str, Any] | Doubled:
         """The event in `record`. Raises `Unreadable`."""
@@ -68,7 +68,7 @@ class Reader:
             ) from None
         start = 0 if text[:1] == "{" else _WHITE.match(text).end()  # type: ignore[union-attr]
         try:
-            value, end = self._scan(text, start)
+            value, end = self.scan(text, start)
         except StopIteration as stop:
             raise _wrong(text, stop.value, start) from None
         except json.JSONDecodeError as error:
@@ -87,6 +87,16 @@ class Reader:
         if not isinstance(value, (dict, Doubled)):
             raise Unreadable("not_object", f"{_kind(value)}, not an object", _bytes(text, start))
         return _mended(value) if "\\u" in text and _SURROGATE.search(text) else value
+
+
+def values_of_sibling(text: str) -> list[Any]:
+    """The values that the text of a sibling holds: several for a repeated key."""
+    try:
+        value, _ = Reader().scan(text, 0)
+        repeated = type(value) is list and len(value) > 1 and doubled_text(value) == text
+    except RecursionError:
+        return [Deep(text)]
+    return list(value) if repeated else [value]
 
 
 def _wrong(text: str, at: int, start: int) -> Unreadable:

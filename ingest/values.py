@@ -69,7 +69,7 @@ class Broken:
 
 
 class Deep:
-    """An object or array so deep in its record that only its text was kept. `kind`: struct or list."""
+    """A value of which only the text is kept, such as an object or array too deep in its record. `kind`: which."""
 
     __slots__ = ("kind", "text")
 

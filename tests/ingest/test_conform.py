@@ -50,6 +50,27 @@ def test_integers_become_doubles_and_those_that_would_change_go_to_the_sibling()
     assert table.column("a__text").to_pylist() == [None, "9007199254740993"]
 
 
+def test_rows_of_before_a_declaration_get_its_type() -> None:
+    (old,), schema = grown(
+        [b'{"a":"2024-05-01","b":{"x":1,"y":1,"y":"z"},"c":7,"d":"s"}', b'{"a":"n/a","b":"q"}']
+    )
+    types = {("a",): "date", ("b",): "json", ("c",): "drop", ("d",): "hash"}
+    table = conform(old, schema.declare(types))
+    assert [str(each) for each in table.column("a").to_pylist()] == ["2024-05-01", "None"]
+    assert table.column("a__text").to_pylist() == [None, '"n/a"']
+    assert table.column("b").to_pylist() == ['{"x":1,"y":1,"y":"z"}', None]
+    assert table.column("b__text").to_pylist() == [None, '"q"']
+    assert "c" not in table.column_names
+    assert table.column("d").to_pylist() == ["s", None]
+
+
+def test_a_list_with_an_integer_that_no_double_holds_goes_whole_to_the_sibling() -> None:
+    (old, _), schema = grown([b'{"a":[1,9007199254740993]}', b'{"a":[2]}'], [b'{"a":[1.5]}'])
+    table = conform(old, schema)
+    assert table.column("a").to_pylist() == [None, [2.0]]
+    assert table.column("a__text").to_pylist() == ["[1,9007199254740993]", None]
+
+
 def test_a_schema_older_than_the_table_is_refused() -> None:
     (_, new), _ = grown([b'{"a":1}'], [b'{"b":1}'])
     with pytest.raises(ValueError, match="not in the schema"):
