@@ -19,6 +19,7 @@ from api import (
     ledger,
     loader_feed,
     loaders,
+    metrics,
     periods,
     positions,
     problems,
@@ -60,6 +61,7 @@ NOUNS = (
     claims,
     sweep,
     holds,
+    metrics,
 )
 
 
@@ -83,6 +85,7 @@ def create_app(settings: ApiSettings, clock: Clock = database_clock, *, prepared
     if settings.api_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.api_proxies)  # type: ignore[method-assign]
 
+    metrics.register(app, contract)
     failures = Failures()
 
     @app.before_request
