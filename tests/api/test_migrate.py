@@ -20,6 +20,7 @@ from api.app import create_app
 from api.database import Database, make_engine
 from api.migrate import REVISION, SchemaError, check, revision_of, upgrade, upgrade_at_start
 from api.months import ensure_months
+from api.process import EXTENSION
 from api.settings import load
 from api.tables import commits, installation, metadata
 from tests.api.maker import Maker
@@ -162,3 +163,5 @@ def test_every_earlier_revision_is_brought_forward_with_its_data(empty_url: str,
     maker.begin()
     maker.commit(3)
     assert client.get("/v1/topics/orders").get_json()["rows"] == 3
+    app.extensions[EXTENSION].heads.stop()
+    app.extensions[EXTENSION].database.dispose()
