@@ -101,9 +101,13 @@ def test_a_flipped_byte_is_found(lake: SmallLake, check: Check, records: int, de
     assert (code, finding["code"], finding["file"]) == (1, "object_checksum", file["url"])
 
 
-def test_an_object_that_was_cut_short_is_found(lake: SmallLake, check: Check) -> None:
-    file = lake.files()[0]
-    lake.overwrite(file, lake.read(file)[:-100])
+@pytest.mark.parametrize("change", ["cut short", "emptied", "longer"])
+@pytest.mark.parametrize("records", [60, 9_000], ids=["a small object", "a large object"])
+def test_an_object_of_another_size_is_found(lake: SmallLake, check: Check, records: int, change: str) -> None:
+    lake.append((0, records))
+    file = lake.files()[-1]
+    data = lake.read(file)
+    lake.overwrite(file, {"cut short": data[:-100], "emptied": b"", "longer": data + b"x"}[change])
     code, [finding] = check()
     assert (code, finding["code"], finding["file"]) == (1, "object_size", file["url"])
 
