@@ -168,7 +168,7 @@ def file_json(row: Record, policies: Mapping[str, Policy]) -> dict[str, Any]:
     }
 
 
-def _branches(topic_id: int, at: int) -> tuple[Select[Any], Select[Any]]:
+def live_branches(topic_id: int, at: int) -> tuple[Select[Any], Select[Any]]:
     """The live set as of a sequence: what lives still, and what was removed later. Each a range of its own index."""
     added = select(files).where(files.c.topic_id == topic_id, files.c.added_sequence <= at)
     return added.where(files.c.removed_sequence.is_(None)), added.where(files.c.removed_sequence > at)
@@ -199,7 +199,7 @@ def live_files(
     if after is not None:
         # What a loader must delete is not a matter of what it wants to insert.
         chosen = (chosen | (files.c.what == "deletes")) & (files.c.newest_sequence > after)
-    for branch in _branches(topic_id, at):
+    for branch in live_branches(topic_id, at):
         wanted = branch.where(files.c.id > above_id, chosen)
         found.update((row.id, row) for row in connection.execute(wanted.order_by(files.c.id).limit(limit)))
     return [found[number] for number in sorted(found)[:limit]]
