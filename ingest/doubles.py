@@ -22,6 +22,7 @@ _LONG = 16  # bytes of digits and point: 15 digits and the point are always exac
 _STEP = _LONG // 2  # a run of _LONG bytes holds two neighbouring multiples of this
 _LONGEST = 64  # a longer run is left to the record-by-record way
 _TINY = 1e-290  # above this a double has its full precision
+_LARGE = re.compile(rb"[eE]\+?[0-9]{3}")
 _NO_NUMBERS = (re.compile(b"NaN"), re.compile(b"Inf"))  # apart: the search for a literal is fast
 
 
@@ -35,7 +36,7 @@ def doubtful_rows(joined: Joined, columns: list[pa.Array], names: frozenset[byte
     if any(_any(column, _tiny) for column in columns):
         found.append(_small_exponents(joined.data))
     if any(_any(column, _unreal) for column in columns):
-        found.append(no_numbers(joined.data))
+        found += [no_numbers(joined.data), _large_exponents(joined.data)]
     return joined.rows_at(np.concatenate(found))
 
 
@@ -54,6 +55,11 @@ def _tiny(column: pa.Array) -> pa.Array:
 
 def _unreal(column: pa.Array) -> pa.Array:
     return pc.invert(pc.is_finite(column))
+
+
+def _large_exponents(joined: bytes) -> Rows:
+    """Where numbers may stand that are too large for a double: some of them the parser takes for infinite."""
+    return np.array([found.start() for found in _LARGE.finditer(joined)], np.int64)
 
 
 def _small_exponents(joined: bytes) -> Rows:
