@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from aiokafka.consumer.fetcher import READ_COMMITTED
-from aiokafka.errors import CorruptRecordException
+from aiokafka.errors import CorruptRecordException as CorruptRecordException
 from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 
 from ingest.chunk import Chunk, ChunkError, Headers, Records

@@ -196,6 +196,11 @@ class Held:
             return self.watermark_us
         return reorder.watermark(self.highest_us, lateness_us, self.watermark_us, idle=idle)
 
+    @property
+    def row_count(self) -> int:
+        """How many rows are held."""
+        return sum(len(rows.times) for rows in self.rows)
+
     def times(self) -> Times:
         return np.concatenate([rows.times for rows in self.rows]) if self.rows else np.empty(0, np.int64)
 

@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 OPEN_WAIT_S = 1.0  # how long an assignment waits for a topic's memory before the others go ahead
 RETRY_STOPPED_S = 10.0  # how often it is asked whether a stopped topic may be read again
+BYTES_PER_ROW_BESIDE_ARROW = 40  # columns of held rows that numpy has allocated: offset and times
 BYTES_PER_ROW_HELD = 400  # only to bound the rows of one batch by memory
 
 
@@ -257,8 +258,10 @@ class Worker:
 
     def used_bytes(self) -> int:
         """What Arrow holds, what the source holds, and the dedup memory."""
-        seen = sum(part.held.seen.nbytes for topic in self.topics.values() for part in topic.parts.values())
-        return int(pa.total_allocated_bytes()) + self.source.in_flight.bytes + seen
+        helds = [part.held for topic in self.topics.values() for part in topic.parts.values()]
+        beside = sum(held.row_count for held in helds) * BYTES_PER_ROW_BESIDE_ARROW
+        seen = sum(held.seen.nbytes for held in helds)
+        return int(pa.total_allocated_bytes()) + beside + self.source.in_flight.bytes + seen
 
     def publish(self, topic: Topic, early: Collection[int] = ()) -> asyncio.Task[None]:
         async def run() -> None:

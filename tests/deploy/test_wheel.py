@@ -74,7 +74,9 @@ def test_the_demo_ends_complete_without_a_terminal_and_leaves_no_process(elsewhe
     assert played.stdout.split()[-1] == "complete"
     figures = {
         label.strip(): int(together.replace(",", ""))
-        for label, together in re.findall(r"^\s*([A-Za-z ]+?)\s{2,}.*?([\d,]+)\s*$", played.stdout, re.MULTILINE)
+        for label, together in re.findall(
+            r"^\s*([A-Za-z ]+?)\s{2,}.*?([\d,]+)\s*$", played.stdout, re.MULTILINE
+        )
     }
     events, broken, empty = 328_521 + 328_063, 2 * 11, 2 * flights.EMPTY
     copies = 3_285 + 3_280
