@@ -128,9 +128,8 @@ def verify(topic: str | None, **options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON on stdout.")
 def status(as_json: bool) -> None:
     """Lag, freshness, completeness and state of every topic, and what to do."""
-    from ingest.status import status as show
-
     from ingest.settings import SettingsWrong, load_settings
+    from ingest.status import status as show
 
     with one_line(SettingsWrong):
         sys.exit(show(load_settings(), as_json=as_json))
@@ -212,6 +211,52 @@ def topics_apply(file: Path, dry_run: bool) -> None:
     with operator() as api:
         for line in api.apply(file, dry_run=dry_run):
             click.echo(line)
+
+
+@main.group()
+def tokens() -> None:
+    """Tokens of the API, made by whoever has TUKANG_DATABASE: the first one can come from nowhere else."""
+
+
+@tokens.command("create")
+@click.argument("name")
+@click.option(
+    "--scope", "scopes", multiple=True, required=True, help="ingest, upkeep, load, operate or read; repeated."
+)
+@click.option("--topic", "patterns", multiple=True, help="Only topics that match this pattern; repeated.")
+@click.option("--expires", metavar="TIME", help="When it ends by itself.")
+def tokens_create(name: str, scopes: tuple[str, ...], patterns: tuple[str, ...], expires: str | None) -> None:
+    """Print a new token alone on stdout; only its hash is kept."""
+    from api.settings import SettingsError, load
+    from api.times import TimeError
+    from api.tokens import TokenError, create
+
+    with one_line(SettingsError, TokenError, TimeError):
+        click.echo(create(load(), name, scopes, patterns or None, expires))
+
+
+@tokens.command("list")
+def tokens_list() -> None:
+    """Name, scopes and end of each token."""
+    from api.settings import SettingsError, load
+    from api.tokens import list_all
+
+    with one_line(SettingsError):
+        for token in list_all(load()):
+            end = token["revoked_at"] or token["expires_at"] or "no end"
+            click.echo(f"{token['name']}\t{','.join(token['scopes'])}\t{end}")
+
+
+@tokens.command("revoke")
+@click.argument("name")
+def tokens_revoke(name: str) -> None:
+    """End a token at once."""
+    from api.settings import SettingsError, load
+    from api.tokens import TokenError, revoke
+
+    with one_line(SettingsError, TokenError):
+        revoke(load(), name)
+        click.echo(f"{name} is revoked")
 
 
 @main.command()
