@@ -23,7 +23,6 @@ from ingest.dead_letters import Letter, dead_letters, headers_array
 from ingest.declared import NOTHING_DECLARED, Declared
 from ingest.identity import HEADER, Rows, event_ids, event_times, parse_path
 from ingest.learn import Limits
-from ingest.place import spread
 from ingest.reading import read_json
 from ingest.schema import TopicSchema
 from ingest.settings import duration_us, size_bytes
@@ -178,14 +177,18 @@ def _sorted_out(
     return everything[~large & ~nothing], everything[rows], sizes
 
 
-def _in_place(columns: list[pa.Array], at: _Ints, rows: _Ints) -> list[pa.Array]:
-    """The columns with one entry for each of `rows`; null where no event was read (tombstones)."""
-    if len(at) == len(rows):
+def _in_place(
+    columns: list[pa.Array], at: npt.NDArray[np.int64], rows: npt.NDArray[np.int64]
+) -> list[pa.Array]:
+    """The columns with one entry for each of `rows`, in order; null where no event was read (tombstones)."""
+    if len(at) == len(rows) and np.array_equal(at, rows):
         return columns
-    places = np.searchsorted(rows, at)
-    return [
-        pa.nulls(len(rows), column.type)
-        if column.null_count == len(column)
-        else spread(column, places, len(rows))
-        for column in columns
-    ]
+    order = np.argsort(at, kind="stable")
+    if len(at) == len(rows):
+        index = pa.array(order)
+    else:
+        place = np.searchsorted(at[order], rows)
+        place = np.minimum(place, max(len(at) - 1, 0))
+        known = at[order][place] == rows if len(at) else np.zeros(len(rows), bool)
+        index = pa.array(order[place] if len(at) else np.zeros(len(rows), np.int64), mask=~known)
+    return [column.take(index) for column in columns]

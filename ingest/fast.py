@@ -32,10 +32,9 @@ _NEGATIVE_ZERO = re.compile(rb"-0(?![.0-9eE])")
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The event's columns, as in `event_schema` (None: all null), a row for each record; `doubtful` rows must be read
-    one by one."""
+    """The event's columns, as in `event_schema`, a row for each record; `doubtful` rows must be read one by one."""
 
-    columns: list[pa.Array | None]
+    columns: list[pa.Array]
     doubtful: Rows
 
 
@@ -55,11 +54,8 @@ class Refused:
 class FastParser:
     """Parses pieces by one schema. Compiled once for each; may be used by several threads."""
 
-    def __init__(
-        self, schema: TopicSchema, declared: Declared, variant: Variant, only: frozenset[str] | None = None
-    ) -> None:
-        """`only`: the fields of the event that its records have, of a topic that has many more."""
-        self._shape = Shape(schema.root, True, variant, declared, only=only)
+    def __init__(self, schema: TopicSchema, declared: Declared, variant: Variant) -> None:
+        self._shape = Shape(schema.root, True, variant, declared)
         self._rest = schema.root.text is not None
         self._options = pj.ParseOptions(
             explicit_schema=pa.schema(self._shape.parsed), unexpected_field_behavior="error"
@@ -98,7 +94,7 @@ class FastParser:
         if gathered.zero_texts and _NEGATIVE_ZERO.search(joined.data):
             return Refused("content")
         if self._rest:
-            columns.append(None)
+            columns.append(pa.nulls(count, pa.string()))
         doubtful = np.zeros(0, np.int64)
         if gathered.doubles:
             doubtful = doubtful_rows(joined, gathered.doubles, self._double_names, self._doubles_in_lists)

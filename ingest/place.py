@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from ingest.columns import dropped, event_schema, table_type, type_name
@@ -18,8 +17,6 @@ from ingest.learn import Limits
 from ingest.names import LONGEST_NAME, TEXT, sibling_name
 from ingest.schema import Field, TopicSchema, columns_of, leaves
 from ingest.values import Broken, Doubled, Number, doubled_text, empty_text, integer_as_double, text_of
-
-NARROW = 100  # columns that may as well be looked up in every row
 
 Row = dict[str, Any]
 Fit = Callable[[Any], Any]  # a value that is not null, to what Arrow takes, or MISFIT
@@ -61,29 +58,12 @@ class Placer:
         """The event as text alone."""
         return {TEXT: text_of(event)}
 
-    def columns(self, rows: list[Row]) -> list[pa.Array | None]:
-        """The event's columns of `rows`, as in `event_schema`; None: all null."""
+    def columns(self, rows: list[Row]) -> list[pa.Array]:
+        """The event's columns of `rows`, as in `event_schema`."""
         if not self._event:
             return []
-        if len(self._event) <= NARROW:
-            arrays: list[pa.Array | None] = pa.array(rows, type=self._struct).flatten()
-            return arrays
-        # Of very many columns each row has few: the values of each are gathered with their places.
-        values: dict[str, list[Any]] = {}
-        places: dict[str, list[int]] = {}
-        for place, row in enumerate(rows):
-            for name, value in row.items():
-                if name in values:
-                    values[name].append(value)
-                    places[name].append(place)
-                else:
-                    values[name], places[name] = [value], [place]
-        return [
-            spread(pa.array(values[field.name], field.type), places[field.name], len(rows))
-            if field.name in values
-            else None
-            for field in self._event
-        ]
+        arrays: list[pa.Array] = pa.array(rows, type=self._struct).flatten()
+        return arrays
 
     def _compiled(self, fields: Mapping[str, Field], top: bool, depth: int) -> dict[str, Slot]:
         slots: dict[str, Slot] = {}
@@ -218,16 +198,6 @@ class Slot:
         if self.sibling is None:
             raise Unplaced
         row[self.sibling] = empty_text(value) if self.empty else text_of(value)
-
-
-def spread(array: pa.Array, places: Any, rows: int) -> pa.Array:
-    """`array` with each value at its place, of `rows`; null elsewhere."""
-    if len(array) == rows:
-        return array
-    index, missing = np.zeros(rows, np.int64), np.ones(rows, bool)
-    index[places] = np.arange(len(array))
-    missing[places] = False
-    return array.take(pa.array(index, mask=missing))
 
 
 def _put_all(slots: dict[str, Slot], event: dict[str, Any], row: Row) -> list[str]:

@@ -7,7 +7,6 @@ record by record, and only what the schema has no place for is learnt.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,15 +22,13 @@ from ingest.declared import Declared
 from ingest.fast import FastParser, Refused
 from ingest.joined import Joined
 from ingest.learn import Limits, learn
-from ingest.place import Placer, Row, Unplaced, spread
+from ingest.place import Placer, Row, Unplaced
 from ingest.schema import TopicSchema, with_text
 from ingest.shape import VARIANTS, Variant
 from ingest.strict import Reader
 from ingest.triage import EARLY, Suspects, suspects
 
 BLOCK = 4_000  # records that are tried at once when some in the chunk are wrong
-WIDE = 200  # fields of an event that the parser may look for in every record
-MOST_PARSERS = 64  # kept for one schema
 REMEMBERED = 50  # chunks
 PIECE = 1_000  # records that go the slow way together
 PIECE_BYTES = 32_000_000
@@ -42,15 +39,13 @@ ROUNDS = 16  # attempts to take out the records that stop a piece
 FEW = 100  # records to learn from before others are tried
 MOST_VARIED = 3  # fields of another kind at once
 
-_KEY = re.compile(rb'"([^"\\]*)"\s*:')
-
 Indexes = npt.NDArray[np.int64]
 Find = Callable[[Joined], Indexes]
 
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """Columns as in `event_schema(schema)`; row j is record `at[j]`, in order. The other records are `letters`."""
+    """Columns as in `event_schema(schema)`; row j is record `at[j]`. The other records are `letters`."""
 
     columns: list[pa.Array]
     at: Indexes
@@ -60,7 +55,7 @@ class Parsed:
 
 @dataclass(slots=True)
 class _Part:
-    columns: list[pa.Array | None]  # None: all null
+    columns: list[pa.Array]
     at: Indexes
     schema: TopicSchema
     fast: bool
@@ -108,32 +103,7 @@ class _Reading:
             joined = Joined.of(self._values(piece), self._sizes[piece])
             for name, find in EARLY.items():
                 piece, joined = self._early(name, find, piece, joined)
-            if len(self._schema.root.fields) > WIDE:
-                self._read_wide(piece, joined)
-            else:
-                self._read_piece(piece, joined, {})
-
-    def _read_wide(self, piece: Indexes, joined: Joined) -> None:
-        """A topic of very many fields: each costs the parser time in every record, so records that have the same few
-        are parsed together, with only these."""
-        alike: dict[tuple[bytes, ...], list[int]] = {}
-        for row, value in enumerate(self._values(piece)):
-            alike.setdefault(tuple(_KEY.findall(value)), []).append(row)
-        rest: list[int] = []
-        names: set[str] = set()
-        for keys, rows in alike.items():
-            own = {key.decode(errors="replace") for key in keys}
-            if len(rows) > FEW:
-                group = np.array(rows)
-                self._read_piece(piece[group], joined.only(group), {}, frozenset(own))
-            else:
-                names |= own
-                rest += rows
-        left = np.sort(np.array(rest, np.int64))
-        if len(names) <= WIDE and len(left):
-            self._read_piece(piece[left], joined.only(left), {}, frozenset(names))
-        else:
-            self._slow(piece[left])
+            self._read_piece(piece, joined, {})
 
     def _early(self, name: str, find: Find, piece: Indexes, joined: Joined) -> tuple[Indexes, Joined]:
         """Takes out what lately stopped pieces only after all of them was parsed."""
@@ -158,15 +128,21 @@ class _Reading:
             for part in stale:
                 if not part.fast:
                     self._slow(part.at)
-        return Parsed(*_in_order(self._parts, event_schema(self._schema)), self._schema, self._letters)
+        wanted = event_schema(self._schema)
+        at = [part.at for part in self._parts]
+        if len(at) == 1:
+            return Parsed(self._parts[0].columns, at[0], self._schema, self._letters)
+        if not at:
+            empty = [pa.nulls(0, field.type) for field in wanted]
+            return Parsed(empty, np.zeros(0, np.int64), self._schema, self._letters)
+        columns = [pa.concat_arrays([part.columns[i] for part in self._parts]) for i in range(len(wanted))]
+        return Parsed(columns, np.concatenate(at), self._schema, self._letters)
 
-    def _read_piece(
-        self, piece: Indexes, joined: Joined, variant: Variant, only: frozenset[str] | None = None
-    ) -> None:
+    def _read_piece(self, piece: Indexes, joined: Joined, variant: Variant) -> None:
         """All at once, less the records that seem to be why that does not go; those apart. When that does not help,
         in smaller pieces, and record by record only those that fail again."""
         for _ in range(ROUNDS):
-            refused = self._fast(piece, joined, variant, only)
+            refused = self._fast(piece, joined, variant)
             if refused is None:
                 return
             suspected = suspects(joined, refused)
@@ -177,7 +153,7 @@ class _Reading:
             before, rows = self._schema, suspected.rows
             other = self._variant(variant, suspected)
             if other is not None and len(rows) > FEW:
-                self._read_piece(piece[rows], joined.only(rows), other, only)
+                self._read_piece(piece[rows], joined.only(rows), other)
             else:
                 # A few first: when they teach what was missing, the others may go the fast way.
                 self._slow(piece[rows[:FEW]])
@@ -191,11 +167,11 @@ class _Reading:
             if len(piece) > BLOCK:
                 for start in range(0, len(piece), BLOCK):
                     rows = np.arange(start, min(start + BLOCK, len(piece)))
-                    self._read_piece(piece[rows], joined.only(rows), variant, only)
+                    self._read_piece(piece[rows], joined.only(rows), variant)
                 return
         for start in range(0, len(piece), PIECE):
             rows = np.arange(start, min(start + PIECE, len(piece)))
-            if self._fast(piece[rows], joined.only(rows), {}, only) is not None:
+            if self._fast(piece[rows], joined.only(rows), {}) is not None:
                 self._slow(piece[rows])
 
     def _variant(self, variant: Variant, suspected: Suspects) -> Variant | None:
@@ -228,10 +204,8 @@ class _Reading:
         values = self._records.values
         return values if len(piece) == len(values) else [values[i] for i in piece.tolist()]
 
-    def _fast(
-        self, piece: Indexes, joined: Joined, variant: Variant, only: frozenset[str] | None
-    ) -> Refused | None:
-        parsed = self._parser(variant, only).parse(joined)
+    def _fast(self, piece: Indexes, joined: Joined, variant: Variant) -> Refused | None:
+        parsed = self._parser(variant).parse(joined)
         if isinstance(parsed, Refused):
             return parsed
         if not len(parsed.doubtful):
@@ -241,15 +215,14 @@ class _Reading:
         sure = np.ones(len(piece), bool)
         sure[parsed.doubtful] = False
         mask = pa.array(sure)
-        columns = [None if column is None else column.filter(mask) for column in parsed.columns]
+        columns = [column.filter(mask) for column in parsed.columns]
         self._parts.append(_Part(columns, piece[sure], self._schema, True))
         self._slow(piece[~sure])
         return None
 
     def _slow(self, piece: Indexes) -> None:
-        step = SLOW if len(self._schema.root.fields) <= WIDE else BLOCK
-        for start in range(0, len(piece), step):
-            self._one_by_one(piece[start : start + step])
+        for start in range(0, len(piece), SLOW):
+            self._one_by_one(piece[start : start + SLOW])
 
     def _one_by_one(self, piece: Indexes) -> None:
         read = self._reader.read
@@ -302,39 +275,12 @@ class _Reading:
             known = memo[key] = Placer(self._schema, self._limits, self._declared)
         return known
 
-    def _parser(self, variant: Variant, only: frozenset[str] | None) -> FastParser:
-        parsers = self._schema.memo.setdefault("parsers", {})
-        key = (self._declared, tuple(sorted(variant.items())), only)
-        known: FastParser | None = parsers.get(key)
+    def _parser(self, variant: Variant) -> FastParser:
+        memo, key = self._schema.memo, ("fast", self._declared, tuple(sorted(variant.items())))
+        known: FastParser | None = memo.get(key)
         if known is None:
-            if len(parsers) >= MOST_PARSERS:
-                parsers.clear()
-            known = parsers[key] = FastParser(self._schema, self._declared, variant, only)
+            known = memo[key] = FastParser(self._schema, self._declared, variant)
         return known
-
-
-def _in_order(parts: list[_Part], wanted: pa.Schema) -> tuple[list[pa.Array], Indexes]:
-    """All parts' columns in the order of the records, and these."""
-    at = np.concatenate([np.zeros(0, np.int64), *(part.at for part in parts)])
-    order = np.argsort(at, kind="stable")
-    places = np.empty_like(order)
-    places[order] = np.arange(len(order))  # where each row of the parts goes
-    bounds = np.cumsum([0, *(len(part.at) for part in parts)])
-    sorted_already = np.array_equal(places, order)
-    index = None if sorted_already else pa.array(order)
-    columns = []
-    for i, field in enumerate(wanted):
-        present = [(k, array) for k, part in enumerate(parts) if (array := part.columns[i]) is not None]
-        if not present:
-            columns.append(pa.nulls(len(at), field.type))
-            continue
-        array = present[0][1] if len(present) == 1 else pa.concat_arrays([array for _, array in present])
-        if len(array) != len(at):
-            own = np.concatenate([places[bounds[k] : bounds[k + 1]] for k, _ in present])
-            columns.append(spread(array, own, len(at)))
-        else:
-            columns.append(array if index is None else array.take(index))
-    return columns, at[order]
 
 
 def _without(piece: Indexes, joined: Joined, rows: Indexes) -> tuple[Indexes, Joined]:

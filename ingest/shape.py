@@ -39,15 +39,7 @@ class Gathered:
 class Shape:
     """The plan of one object: which parsed field gives which columns."""
 
-    def __init__(
-        self,
-        own: Field,
-        top: bool,
-        variant: Variant,
-        declared: Declared,
-        path: Path = (),
-        only: frozenset[str] | None = None,
-    ) -> None:
+    def __init__(self, own: Field, top: bool, variant: Variant, declared: Declared, path: Path = ()) -> None:
         fields = struct_fields(own, top)
         self.types = [each.type for each in fields]
         self._fields = fields
@@ -60,7 +52,7 @@ class Shape:
                 same = False
                 continue
             each = column.field
-            if not _encodable(each.name) or (only is not None and each.name not in only):
+            if not _encodable(each.name):
                 same = False
                 continue
             made = _Column(each, (*path, each.name), variant, declared)
@@ -70,8 +62,8 @@ class Shape:
             self.parsed.append(pa.field(each.name, made.parsed))
         self.same = same and len(self._columns) == len(fields)
 
-    def shaped(self, children: list[pa.Array], rows: int, gathered: Gathered) -> list[pa.Array | None]:
-        """The object's columns from its parsed fields, each of length `rows`; None: all null."""
+    def shaped(self, children: list[pa.Array], rows: int, gathered: Gathered) -> list[pa.Array]:
+        """The object's columns from its parsed fields, each of length `rows`."""
         done: list[pa.Array | None] = [None] * len(self.types)
         for column, child in zip(self._columns, children, strict=True):
             main, text = column.shaped(child, gathered)
@@ -81,7 +73,7 @@ class Shape:
                 done[column.text] = text
             elif text is not None and text.null_count != rows:
                 raise ContentError
-        return done
+        return [pa.nulls(rows, self.types[i]) if each is None else each for i, each in enumerate(done)]
 
     def double_names(self, names: set[str]) -> bool:
         """Collects the keys whose values go to double columns; whether some are in lists."""
@@ -96,11 +88,7 @@ class Shape:
         if self.same:
             return array
         mask = array.is_null() if array.null_count else None
-        filled = [
-            pa.nulls(len(array), type_) if each is None else each
-            for each, type_ in zip(shaped, self.types, strict=True)
-        ]
-        return pa.StructArray.from_arrays(filled, fields=self._fields, mask=mask)
+        return pa.StructArray.from_arrays(shaped, fields=self._fields, mask=mask)
 
 
 class _Column:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from ingest.schema import TopicSchema
@@ -151,16 +149,3 @@ def test_a_topic_that_flips_types_per_record_keeps_one_schema_and_all_values() -
     assert again.table.equals(first.table)
     kept = zip(again.table.column("a").to_pylist(), again.table.column("a__text").to_pylist(), strict=True)
     assert {(n is None, t is None) for n, t in kept} == {(True, False), (False, True)}
-
-
-def test_records_of_a_topic_with_very_many_fields_keep_their_values_and_places() -> None:
-    records = [
-        (b'{"r%d":%d}' % (i * 7 % 400, i)) if i % 4 == 0 else b'{"t%d_%d":"x","n":%d}' % (i % 3, i % 90, i)
-        for i in range(900)
-    ]
-    first = decoded(*records)
-    again = decoded(*records, schema=first.schema)
-    assert len(first.schema.root.fields) > 300
-    assert again.table.equals(first.table)
-    for i, record in enumerate(records):
-        assert event(again, i) == json.loads(record)
