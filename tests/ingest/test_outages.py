@@ -165,6 +165,13 @@ def test_somebody_away_at_full_input_costs_nothing_but_time(
         with Watch(worker) as watch:
             if trouble == "refuses":
                 away.refuse()
+                if who in ("broker", "store"):  # the API can be told
+                    whole.wait(
+                        "the state that says so",
+                        lambda: whole.get(f"/topics/{topic}")["state"] == "waiting",
+                        AWAY_S + 30,
+                    )
+                    assert who in whole.get(f"/topics/{topic}")["reason"]
                 time.sleep(AWAY_S)
                 assert "waiting for the" in worker.part.log.read_text(), worker.part.tail()
             else:  # a request waits for its time limit before the worker knows
@@ -176,26 +183,6 @@ def test_somebody_away_at_full_input_costs_nothing_but_time(
     assert watch.highest_rss < 256 * MIB + INTERPRETER, watch.highest_rss / MIB
     if who != "broker":  # a broker that cannot be reached hears no heartbeats
         assert len(watch.generations) == 1, watch.generations
-
-
-@pytest.mark.parametrize("who", ["store", "API"])
-def test_a_backlog_that_cannot_be_published_stays_under_the_ceiling(
-    whole: Town, topic: str, tmp_path: Path, who: str
-) -> None:
-    with writing(whole, topic, 40_000) as producer:
-        producer.events.copies = 0  # the window of duplicates is cut short here, for want of memory
-        whole.wait("a backlog", lambda: producer.records > 400_000)
-    worker = start(whole, topic, MEMORY="64MiB", FLUSH_ROWS="20000")
-    wait_first_commits(whole, topic)
-    proxy_of(whole, who).refuse()
-    with Watch(worker) as watch:
-        whole.wait("no more fetching", lambda: watch.held)
-        time.sleep(AWAY_S / 2)
-        proxy_of(whole, who).fine()
-        wait_caught_up(whole, topic)
-    prove(whole, topic, tmp_path, worker)
-    assert watch.highest_rss < 64 * MIB + INTERPRETER, watch.highest_rss / MIB
-    assert len(watch.generations) == 1, watch.generations
 
 
 def refuse_writes(town: Town) -> Callable[[], None]:
