@@ -32,7 +32,7 @@ bench: .venv/developed
 	$(BIN)/python -m bench.run $(ARGS)
 
 simulate: .venv/developed
-	$(BIN)/python -m tests.simulation --jobs 2 $(or $(SEEDS),0:2000) $(ARGS)
+	$(BIN)/python -m tests.simulation --jobs 2 --figures 0:$(or $(SEEDS),2000) $(ARGS)
 
 chaos: .venv/developed
 	$(BIN)/python -m tests.chaos.run --minutes $(or $(MINUTES),10) $(ARGS)
