@@ -8,5 +8,5 @@ _stack = sorted(each.stem for each in (Path(__file__).parent / "stack").glob("*.
 pytest_plugins = [f"tests.stack.{name}" for name in _stack if name != "__init__"]
 pytest.register_assert_rewrite(*pytest_plugins)  # they import each other, some before their turn
 
-# The simulation is run by `make simulate`: its two thousand seeds join this run once all of its rules are proved to bite.
+# Run by `make simulate`; its two thousand seeds join this run once each of its rules is proved to bite.
 collect_ignore = ["simulation"]
