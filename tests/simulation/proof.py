@@ -209,9 +209,16 @@ class Proof:
             if r.event.time_us == line.highest and not self._stood_in(r) and not r.event.bad
         ]
         since = min(record.at for record in highest)
-        if self._committed[line.id] < since + quiet_s:
+        taken = self._committed[line.id]
+        if taken < since + quiet_s:
             self._wrong(f"{part}, sequence {line.sequence}: idle, {quiet_s} s before it can be")
-        unread = [r.offset for r in records if r.at < since + quiet_s and r.offset >= line.to_offset]
+        unread = [
+            r.offset
+            for r in records
+            if r.at < since + quiet_s
+            and r.offset >= line.to_offset
+            and (r.gone_at is None or r.gone_at > taken)
+        ]
         if unread:
             self._wrong(f"{part}, sequence {line.sequence}: idle, although {unread} wait to be read")
 
