@@ -53,6 +53,7 @@ class World:
         self.api.on_commit = self._committed
         self.network = Network(self.scheduler, self.stream("network"), self.api, self.count)
         self.network.mean_s = plan.network_s
+        self.network.reports = plan.reports
         self.network.on_step = self._step
         self.group = Group(self)
         self.processes = [Process(self, f"worker-{number}") for number in range(plan.workers)]
