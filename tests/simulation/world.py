@@ -282,7 +282,9 @@ class World:
         self.counts["topic reset"] += 1
         log.info("operator: %s is reset to %s", topic.name, start)
         with self.api.database.write() as connection:
-            closed, opened = reset_topic(connection, topic.name, start or "")
+            closed, opened = reset_topic(
+                connection, lambda _: self.database_clock.now_us(), topic.name, start or ""
+            )
         self.resets[topic.name] = self.scheduler.now
         self.closed |= {(topic.name, number): self.scheduler.now for number in closed}
         self.opened |= {(topic.name, number): self.scheduler.now for number in opened}
