@@ -52,10 +52,9 @@ def now_us() -> int:
     return time.time_ns() // 1000
 
 
-def fetch_sizes(memory: int) -> dict[str, int]:
+def fetch_size(memory: int) -> int:
     """How much is fetched at once, and held before it is decoded, in bytes: decoded it may be ten times as large."""
-    fetch = min(32 * MIB, max(2 * MIB, memory // 32))
-    return {"in_flight_bytes": fetch, "fetch_bytes": fetch, "partition_fetch_bytes": fetch // 2}
+    return min(32 * MIB, max(2 * MIB, memory // 32))
 
 
 class Worker:
@@ -96,6 +95,7 @@ class Worker:
         self.chunks = self.app.channel()
         self.app.agent(self.chunks)(self._agent)
         session_s = settings.broker_session_timeout.total_seconds()
+        fetch_bytes = fetch_size(settings.memory)
         self.source = ChunkSource(
             self.app,
             self.chunks,
@@ -104,7 +104,9 @@ class Worker:
             group=settings.group,
             pattern=settings.pattern,
             worker_name=settings.name,
-            **fetch_sizes(settings.memory),
+            in_flight_bytes=fetch_bytes,
+            fetch_bytes=fetch_bytes,
+            partition_fetch_bytes=fetch_bytes // 2,
             clock=now_us,
             session_timeout_s=session_s,
             heartbeat_s=min(3.0, session_s / 3),
