@@ -122,6 +122,11 @@ def test_months_are_made_ahead_and_strays_are_kept(postgres_url: str) -> None:
             text("SELECT sequence, tableoid::regclass::text FROM commits ORDER BY sequence")
         ).all()
     assert [tuple(entry) for entry in where] == [(1, "commits_2031_01"), (2, "commits_default")]
+    # A process that ran for longer than the months it had made: its strays move when their month is made.
+    with database.write() as connection:
+        ensure_months(connection, 0)
+        moved = connection.execute(text("SELECT tableoid::regclass::text FROM commits WHERE sequence = 2"))
+        assert moved.scalar() == "commits_1970_01"
     with database.read() as connection:
         assert connection.execute(
             select(commits.c.sequence).order_by(commits.c.sequence)
