@@ -78,9 +78,19 @@ def address(lines: list[str]) -> str:
 
 
 def test_it_serves_and_stops_in_order_with_long_polls_open(tmp_path: Path) -> None:
-    with api(TUKANG_DATABASE=f"sqlite:///{tmp_path / 'x.db'}") as (process, lines):
+    with api(TUKANG_DATABASE=f"sqlite:///{tmp_path / 'x.db'}", TUKANG_API_BODY_LIMIT="1MB") as (
+        process,
+        lines,
+    ):
         url = address(lines)
         httpx.post(f"{url}/v1/topics", json={"topic": "orders"}).raise_for_status()
+        # A body whose length nobody says beforehand ends at the limit, too.
+        endless = httpx.post(
+            f"{url}/v1/topics",
+            content=(b" " * 100_000 for _ in range(30)),
+            headers={"Content-Type": "application/json"},
+        )
+        assert (endless.status_code, endless.json()["type"]) == (413, "/problems/too-large")
         answers: list[httpx.Response] = []
         poll = threading.Thread(
             target=lambda: answers.append(httpx.get(f"{url}/v1/topics/orders/batches?wait=30", timeout=60))
