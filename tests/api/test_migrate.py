@@ -26,7 +26,7 @@ from api.tables import commits, installation, metadata
 from tests.api.maker import Maker
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'tukang.db'}"
@@ -79,6 +79,7 @@ def test_processes_that_start_at_once_migrate_once(empty_url: str) -> None:
     assert found == [0, REVISION, REVISION, REVISION]
 
 
+@pytest.mark.slow
 def test_a_database_of_an_older_revision_waits_for_a_person_on_postgresql(postgres_url: str) -> None:
     upgrade(load(database=postgres_url))
     database = Database(make_engine(postgres_url))
@@ -105,6 +106,7 @@ def test_a_newer_database_is_served_while_it_says_that_older_code_may(empty_url:
     database.dispose()
 
 
+@pytest.mark.slow
 def test_months_are_made_ahead_and_strays_are_kept(postgres_url: str) -> None:
     upgrade(load(database=postgres_url))
     database = Database(make_engine(postgres_url))
