@@ -181,9 +181,9 @@ def polls(town: Town) -> dict[str, Any]:
     context = multiprocessing.get_context("spawn")
     ready, result = context.Event(), context.Queue()
     settle = 5 + loaders / 100
-    ends = time.monotonic() + seconds + settle + 2
+    enough = settle + seconds + 5
     crowd = context.Process(
-        target=follow, args=(LOOPBACK, town.port, town.token, places, ends, ready, result)
+        target=follow, args=(LOOPBACK, town.port, town.token, places, enough, ready, result)
     )
     crowd.start()
     ready.wait()

@@ -107,12 +107,19 @@ async def _loader(
 
 
 def follow(
-    host: str, port: int, token: str, places: list[tuple[str, int, str]], ends: float, ready: Any, result: Any
+    host: str,
+    port: int,
+    token: str,
+    places: list[tuple[str, int, str]],
+    seconds: float,
+    ready: Any,
+    result: Any,
 ) -> None:
-    """The process of the loaders: one for each (topic, after, epoch), until `ends`."""
+    """The process of the loaders: one for each (topic, after, epoch), for so many seconds from `ready` on."""
 
     async def run() -> list[Seen]:
         seen: list[Seen] = []
+        ends = time.monotonic() + seconds
         loaders = [asyncio.create_task(_loader(host, port, token, *place, seen, ends)) for place in places]
         ready.set()
         _, late = await asyncio.wait(loaders, timeout=ends - time.monotonic() + 1)
