@@ -10,7 +10,7 @@ BIN := .venv/bin
 SOURCES := ingest api loaders deploy tukang.py
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: run setup test test-fast lint bench bench-verify simulate chaos docs picture clean distclean
+.PHONY: run setup test test-fast lint bench bench-api bench-verify record simulate chaos docs picture clean distclean
 .DEFAULT_GOAL := run
 
 run: .venv/installed
@@ -35,6 +35,13 @@ bench: .venv/developed
 
 bench-verify: .venv/developed
 	$(BIN)/python -m bench.verify
+
+bench-api: .venv/developed
+	$(BIN)/python -m bench.api $(ARGS)
+
+# At a release: what its programs ask the API, for the next one's tests.
+record: .venv/developed
+	$(BIN)/python -m pytest tests/api/record_requests.py $(ARGS)
 
 simulate: .venv/developed
 	$(BIN)/python -m tests.simulation --jobs 2 --figures 0:$(or $(SEEDS),2000) $(ARGS)

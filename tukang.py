@@ -214,6 +214,59 @@ def topics_apply(file: Path, dry_run: bool) -> None:
 
 
 @main.group()
+def loaders() -> None:
+    """Loaders: list, lag, hold, removal."""
+
+
+@loaders.command("list")
+def loaders_list() -> None:
+    """Name, topics that are behind, commits and rows to load, and whether retention waits for it."""
+    with operator() as api:
+        for each in api.loaders():
+            waits = "hold" if each["hold"] else "-"
+            behind = each["behind"] + each["unstarted"]
+            click.echo(f"{each['name']}\t{behind}\t{each['lag_commits']}\t{each['lag_rows']}\t{waits}")
+
+
+@loaders.command("show")
+@click.argument("loader")
+def loaders_show(loader: str) -> None:
+    """Each topic of a loader: its cursor, the head, rows to load, since when the next commit waits."""
+    with operator() as api:
+        for each in api.cursors(loader):
+            cursor = "-" if each["sequence"] is None else each["sequence"]
+            rows = "-" if each["lag_rows"] is None else each["lag_rows"]
+            click.echo(f"{each['topic']}\t{cursor}\t{each['head']}\t{rows}\t{each['waiting_since'] or '-'}")
+
+
+@loaders.command("hold")
+@click.argument("loader")
+def loaders_hold(loader: str) -> None:
+    """Retention and the sweep wait for the loader, up to `hold_limit`."""
+    with operator() as api:
+        api.hold(loader, True)
+        click.echo(f"{loader}: hold")
+
+
+@loaders.command("release")
+@click.argument("loader")
+def loaders_release(loader: str) -> None:
+    """Nothing waits for the loader; its cursors stay."""
+    with operator() as api:
+        api.hold(loader, False)
+        click.echo(f"{loader}: -")
+
+
+@loaders.command("remove")
+@click.argument("loader")
+def loaders_remove(loader: str) -> None:
+    """Take a loader away with its cursors."""
+    with operator() as api:
+        api.remove_loader(loader)
+        click.echo(f"{loader} is removed")
+
+
+@main.group()
 def tokens() -> None:
     """Tokens of the API, made by whoever has TUKANG_DATABASE: the first one can come from nowhere else."""
 

@@ -13,6 +13,7 @@ from api import (
     expiry,
     feed,
     files,
+    folding,
     headers,
     health,
     holds,
@@ -60,6 +61,7 @@ NOUNS = (
     expiry,
     claims,
     sweep,
+    folding,
     holds,
     metrics,
 )

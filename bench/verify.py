@@ -1,7 +1,7 @@
 """`make bench-verify`: how long `tukang verify` takes over many files, with build/bench-verify.json.
 
-BENCH_FILES (10000) says how many, BENCH_FILE_BYTES (70000) how large: above 64 KiB no object is read. The lake is made by
-real commits against a real broker, store and API; making it is not measured.
+BENCH_FILES (10000) says how many, BENCH_FILE_BYTES (70000) how large: above 64 KiB no object is read. The lake is
+made by real commits against a real broker, store and API; making it is not measured.
 """
 
 import json

@@ -141,6 +141,15 @@ class Catalog:
             if file["what"] == "rows"
         ]
 
+    async def fold(self, topic: str) -> int:
+        """Has the API fold what is older than the topic's `history`; how many commits that was."""
+        folded = 0
+        while True:
+            said = self._sound(await self._patiently("POST", f"/topics/{topic}/folds"))
+            folded += int(said["commits"])
+            if not said["more"]:
+                return folded
+
     async def _pages(self, path: str, query: Mapping[str, Any]) -> AsyncIterator[Answer]:
         """All pages of a list."""
         asked = {"limit": 1000, **query}

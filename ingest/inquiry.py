@@ -123,9 +123,10 @@ class Inquiry:
         path = f"/topics/{quote(topic, safe='')}/ledger"
         return self._pages(path, "lines", {"after": after, "to": to, "limit": 1000})
 
-    def files(self, topic: str, at: int) -> Iterator[Answer]:
-        """The live files as of a sequence."""
-        return self._pages(f"/topics/{quote(topic, safe='')}/files", "files", {"at": at, "limit": 1000})
+    def files(self, topic: str, at: int, *, swept: bool = False) -> Iterator[Answer]:
+        """The live files as of a sequence; `swept`: also those whose objects are gone since."""
+        asked = {"at": at, "limit": 1000} | ({"swept": 1} if swept else {})
+        return self._pages(f"/topics/{quote(topic, safe='')}/files", "files", asked)
 
     def _pages(self, path: str, noun: str, asked: dict[str, Any]) -> Iterator[Answer]:
         while True:

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 ROUND_S = 15.0
 MOST_FRESH = 200  # fresh files of a topic before those of open periods are merged too
+FOLD_S = 3600.0  # between two looks at what of a topic's history is to be folded
 MOST_FILES = 16  # times the size of a file: what one merge takes
 
 
@@ -35,6 +36,7 @@ class Upkeep:
     def __init__(self, settings: Settings, lake: Lake, catalog: Catalog) -> None:
         self.catalog = catalog
         self.refused: dict[str, str] = {}  # topic -> why its work was refused: a defect, not tried again
+        self.folded_at: dict[str, float] = {}  # topic -> when this process asked last
         self.sealer = Sealer(
             catalog,
             lake,
@@ -50,6 +52,7 @@ class Upkeep:
         done = 0
         async for topic in self.catalog.topics():
             name = topic["topic"]
+            await self.fold(name)
             if name in self.refused or not topic["files"]:
                 continue
             try:
@@ -61,6 +64,15 @@ class Upkeep:
                     "topic %s: upkeep made a commit that breaks a law, and leaves it alone: %s", name, refused
                 )
         return done
+
+    async def fold(self, name: str) -> None:
+        """History that is old enough becomes a line a day; what that is, the API decides."""
+        now = time.monotonic()
+        if now - self.folded_at.get(name, -FOLD_S) < FOLD_S:
+            return
+        self.folded_at[name] = now
+        if folded := await self.catalog.fold(name):
+            log.info("topic %s: %d commits are folded", name, folded)
 
     async def seal(self, name: str) -> bool:
         """One replace of a topic, if one is due."""
