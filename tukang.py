@@ -128,11 +128,11 @@ def verify(topic: str | None, **options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON on stdout.")
 def status(as_json: bool) -> None:
     """Lag, freshness, completeness and state of every topic, and what to do."""
-    from ingest.settings import SettingsWrong, load_settings
+    from ingest.settings import ApiSettings, SettingsWrong, load_settings
     from ingest.status import status as show
 
     with one_line(SettingsWrong):
-        sys.exit(show(load_settings(), as_json=as_json))
+        sys.exit(show(load_settings(ApiSettings), as_json=as_json))
 
 
 @contextmanager
@@ -140,10 +140,10 @@ def operator() -> Iterator[Any]:
     """The API for an operator's command; refusals in one line."""
     from ingest.catalog import CatalogRefused, CatalogUnavailable
     from ingest.operate import Operator
-    from ingest.settings import SettingsWrong, load_settings
+    from ingest.settings import ApiSettings, SettingsWrong, load_settings
 
     with one_line(SettingsWrong, CatalogRefused, CatalogUnavailable, OSError, ValueError):
-        yield Operator(load_settings())
+        yield Operator(load_settings(ApiSettings))
 
 
 @main.group()

@@ -15,7 +15,7 @@ import httpx
 import tenacity
 
 from ingest.catalog import CatalogRefused, CatalogUnavailable
-from ingest.settings import Settings
+from ingest.settings import ApiSettings
 
 Answer = dict[str, Any]
 
@@ -57,7 +57,7 @@ class Inquiry:
         )
 
     @classmethod
-    def of(cls, settings: Settings) -> Inquiry:
+    def of(cls, settings: ApiSettings) -> Inquiry:
         """The API that the settings name."""
         from ingest.catalog import token_source
 

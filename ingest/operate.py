@@ -14,7 +14,7 @@ from urllib.parse import quote
 import httpx
 
 from ingest.catalog import CatalogRefused, CatalogUnavailable, token_source
-from ingest.settings import Settings
+from ingest.settings import ApiSettings
 
 Answer = dict[str, Any]
 
@@ -26,7 +26,7 @@ class NotThere(CatalogRefused):
 class Operator:
     """The API as an operator sees it. Raises `CatalogRefused` or `CatalogUnavailable`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ApiSettings) -> None:
         self._token = token_source(settings.token, settings.token_file)
         self._client = httpx.Client(
             base_url=f"{settings.api.rstrip('/')}/v1",
