@@ -300,6 +300,19 @@ def tokens_list() -> None:
             click.echo(f"{token['name']}\t{','.join(token['scopes'])}\t{end}")
 
 
+@tokens.command("rotate")
+@click.argument("name")
+@click.option("--overlap", default="1h", show_default=True, help="How long the old one still works.")
+def tokens_rotate(name: str, overlap: str) -> None:
+    """Print a new text of a token alone on stdout."""
+    from api.settings import SettingsError, load
+    from api.tokens import TokenError, rotate
+    from api.units import UnitError
+
+    with one_line(SettingsError, TokenError, UnitError):
+        click.echo(rotate(load(), name, overlap))
+
+
 @tokens.command("revoke")
 @click.argument("name")
 def tokens_revoke(name: str) -> None:

@@ -22,6 +22,7 @@ from api.process import body, here, query
 from api.settings import ApiSettings
 from api.tables import Record, tokens
 from api.times import format_time, format_time_or_none, parse_time
+from api.units import parse_duration
 
 blueprint = Blueprint("tokens", __name__)
 
@@ -90,6 +91,24 @@ def revoke_token(connection: Connection, name: str, now_us: int, who: str) -> Re
     return row
 
 
+def renew_token(
+    connection: Connection, name: str, overlap_us: int, now_us: int, who: str
+) -> tuple[Record, str] | None:
+    """A new text for a token; the old one works until the overlap ends. The row as it was; None when there is none."""
+    row = connection.execute(select(tokens).where(tokens.c.name == name).with_for_update()).one_or_none()
+    if row is None or row.revoked_us is not None:
+        return None
+    token = new_token()
+    connection.execute(
+        update(tokens)
+        .where(tokens.c.id == row.id)
+        .values(hash=digest(token), former_hash=row.hash, former_until_us=now_us + overlap_us)
+    )
+    after = {"overlap_seconds": overlap_us // 1_000_000}
+    note(connection, now_us, "rotate_token", target=name, after=after, who=who)
+    return row, token
+
+
 # The command line
 
 
@@ -118,6 +137,20 @@ def create(
     if token is None:
         raise TokenError(f"a token {name} exists: revoke it first, or choose another name")
     return token
+
+
+def rotate(settings: ApiSettings, name: str, overlap: str) -> str:
+    """A new text for a token; the old one works for the duration `overlap`. Raises TokenError, UnitError."""
+    overlap_us = parse_duration(overlap)
+    database = _open(settings)
+    try:
+        with database.write() as connection:
+            renewed = renew_token(connection, name, overlap_us, database.clock(connection), "command line")
+    finally:
+        database.dispose()
+    if renewed is None:
+        raise TokenError(f"there is no token {name}")
+    return renewed[1]
 
 
 def revoke(settings: ApiSettings, name: str) -> None:
@@ -199,25 +232,12 @@ def create_token() -> Response:
 @blueprint.post("/v1/tokens/<name>/rotate")
 def rotate_token(name: str) -> Response:
     database = here().database
-    token = new_token()
+    overlap_us = int(body()["overlap_seconds"]) * 1_000_000
     with database.write() as connection:
-        now_us = database.clock(connection)
-        row = connection.execute(select(tokens).where(tokens.c.name == name).with_for_update()).one_or_none()
-        if row is None or row.revoked_us is not None:
+        renewed = renew_token(connection, name, overlap_us, database.clock(connection), caller().name)
+        if renewed is None:
             raise Problem("not-found", 404, f"There is no token {name}.")
-        overlap_us = int(body()["overlap_seconds"]) * 1_000_000
-        connection.execute(
-            update(tokens)
-            .where(tokens.c.id == row.id)
-            .values(hash=digest(token), former_hash=row.hash, former_until_us=now_us + overlap_us)
-        )
-        note(
-            connection,
-            now_us,
-            "rotate_token",
-            target=name,
-            after={"overlap_seconds": body()["overlap_seconds"]},
-        )
+    row, token = renewed
     return answer(token_json(row) | {"token": token})
 
 

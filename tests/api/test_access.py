@@ -201,6 +201,9 @@ def test_the_command_line_makes_lists_and_revokes(tmp_path: Path) -> None:
         tokens.create(settings, "second", ["perhaps"])
     [entry] = tokens.list_all(settings)
     assert (entry["name"], entry["scopes"], entry["topics"]) == ("first", ["operate", "read"], None)
+    assert tokens.rotate(settings, "first", "1h") != text
+    with pytest.raises(tokens.TokenError, match="no token"):
+        tokens.rotate(settings, "nobody", "1h")
     tokens.revoke(settings, "first")
     assert tokens.list_all(settings)[0]["revoked_at"] is not None
     with pytest.raises(tokens.TokenError, match="no token"):
