@@ -49,6 +49,7 @@ class Town:
     """What runs: a database with a past, the API before it, a token for all."""
 
     part: Part
+    database: Part
     port: int
     token: str
 
@@ -56,10 +57,24 @@ class Town:
         return Worker(LOOPBACK, self.port, self.token)
 
     def memory(self) -> int:
-        """Resident bytes of the API's processes, less what they share being counted once for each."""
-        assert self.part.process is not None
-        root = psutil.Process(self.part.process.pid)
-        return sum(each.memory_info().rss for each in [root, *root.children(recursive=True)])
+        """Resident bytes of the API's processes; what they share counts once for each."""
+        return sum(each.memory_info().rss for each in _tree(self.part))
+
+    def processor(self) -> dict[str, float]:
+        """Seconds of processor time so far: of the API, the database, and this program."""
+        own = time.process_time()
+        return {"api": _cpu(self.part), "database": _cpu(self.database), "client": own}
+
+
+def _tree(part: Part) -> list[psutil.Process]:
+    assert part.process is not None
+    root = psutil.Process(part.process.pid)
+    return [root, *root.children(recursive=True)]
+
+
+def _cpu(part: Part) -> float:
+    times = [each.cpu_times() for each in _tree(part)]
+    return sum(each.user + each.system for each in times)
 
 
 @contextmanager
@@ -95,7 +110,8 @@ def town(folder: Path) -> Iterator[Town]:
         )  # fmt: skip
         part.start()
         try:
-            yield Town(part, port, token)
+            assert server.part is not None
+            yield Town(part, server.part, port, token)
         finally:
             part.end()
             server.stop()
@@ -141,7 +157,7 @@ def commits(town: Town) -> dict[str, Any]:
             failed.append(error)
             raise
 
-    began = time.monotonic()
+    began, before = time.monotonic(), town.processor()
     threads = [threading.Thread(target=work, args=[hand]) for hand in hands]
     for thread in threads:
         thread.start()
@@ -149,7 +165,13 @@ def commits(town: Town) -> dict[str, Any]:
         thread.join()
     if failed:
         raise failed[0]
-    return {"commits_per_s": round(len(took) / (time.monotonic() - began)), **_spread(took)}
+    spent = {name: seconds - before[name] for name, seconds in town.processor().items()}
+    return {
+        "commits_per_s": round(len(took) / (time.monotonic() - began)),
+        **_spread(took),
+        # What does not depend on who else uses the machine.
+        "processor_ms_each": {name: round(seconds / len(took) * 1000, 2) for name, seconds in spent.items()},
+    }
 
 
 def pages(town: Town) -> dict[str, Any]:
