@@ -152,6 +152,7 @@ def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(id_table, "PIECE", 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hashing", ["sound", "colliding"])
 def test_any_history_of_calls_agrees_with_the_model(hashing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if hashing == "colliding":  # the index is only a hint: with three hashes for all ids nothing changes
