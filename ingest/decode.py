@@ -9,6 +9,7 @@ The one seam for content types is `ingest.reading`: bytes of records to columns 
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -53,8 +54,10 @@ class DecodeRules:
         return Limits(self.max_columns, self.max_depth, self.map_keys, self.numbers)
 
     @classmethod
-    def from_settings(cls, values: Mapping[str, Any], hash_key: bytes = b"") -> DecodeRules:
-        """From a topic's settings as the API gives them; those not there have their defaults.
+    def from_settings(
+        cls, values: Mapping[str, Any], hash_key: bytes | None = None, version: int = 0
+    ) -> DecodeRules:
+        """From a topic's settings as the API gives them, in this version; those not there have their defaults.
 
         Raises `ValueError` for a path or a type that is none, and for `hash` without a key.
         """
@@ -63,9 +66,9 @@ class DecodeRules:
             value = values.get(name)
             return default if value is None else value
 
-        if given("hash", ()) and not hash_key:
+        if given("hash", ()) and hash_key is None:
             raise ValueError(
-                "setting hash: the worker has no key for hashes, and one without could be guessed"
+                "setting hash: TUKANG_HASH_KEY_FILE is not set, and a hash without a key could be guessed"
             )
         for path in (*given("event_id", ()), *given("event_time", ())):
             if not path.startswith(HEADER):
@@ -83,7 +86,10 @@ class DecodeRules:
             max_depth=min(int(given("max_depth", default.max_depth)), DEEPEST),
             map_keys=int(given("map_keys", default.map_keys)),
             declared=Declared(
-                _declared_types(given("types", {}), given("drop", ()), given("hash", ())), hash_key
+                _declared_types(given("types", {}), given("drop", ()), given("hash", ())),
+                # Another worker, whose settings are newer, may have declared a hash: then nobody shall guess ours.
+                secrets.token_bytes(32) if hash_key is None else hash_key,
+                version,
             ),
         )
 
@@ -108,14 +114,20 @@ class Decoded:
 
 
 def decode(
-    records: Records, lake_partition: int, schema: TopicSchema, rules: DecodeRules, fetched_at_us: int
+    records: Records,
+    lake_partition: int,
+    schema: TopicSchema,
+    rules: DecodeRules,
+    fetched_at_us: int | _Ints,
 ) -> Decoded:
-    """Decodes all of `records`. The same records with the schema that came out give the same again."""
+    """Decodes all of `records`. The same records with the schema that came out give the same again.
+
+    `fetched_at_us`: when they were read, all of them or each (dead letters that are decoded again).
+    """
     values = records.values
     letters: list[Letter] = []
     events, rows, sizes = _sorted_out(values, rules, letters)
-    if rules.declared.types:
-        schema = schema.declare(rules.declared.types)
+    schema = schema.declare(rules.declared.types, rules.declared.version)
     parsed = read_json(records, events, sizes, lake_partition, schema, rules.limits, rules.declared)
     letters += parsed.letters
     schema = parsed.schema
@@ -129,7 +141,8 @@ def decode(
     stamps = usable_stamps(records.timestamps_ms if every else records.timestamps_ms[rows])
     keys = records.keys if every else [records.keys[i] for i in rows]
     bodies = values if every else [values[i] for i in rows]
-    times, source = believed(event_times(found, rules.event_time), stamps, fetched_at_us, rules.max_ahead_us)
+    fetched = fetched_at_us if every or isinstance(fetched_at_us, int) else fetched_at_us[rows]
+    times, source = believed(event_times(found, rules.event_time), stamps, fetched, rules.max_ahead_us)
     unstamped = stamps < 0
     count = len(rows)
     tombstones = np.zeros(count, bool)

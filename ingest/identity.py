@@ -186,7 +186,7 @@ def _in_text(rows: Rows, path: tuple[str, ...], leaf: pa.Array) -> np.ndarray[An
         texts = []
         if below.sibling is not None:
             texts.append(sibling_name(column))
-        if below.kind == "json" or below.declared is not None:
+        if below.kind == "json" or below.declaration is not None:
             texts.append(column)
         for each in [*texts, column]:
             child: pa.Array | None

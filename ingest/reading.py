@@ -185,7 +185,7 @@ class _Reading:
             own = own.fields[name]
         if (
             own.sibling is None
-            or own.declared is not None
+            or own.declaration is not None
             or own.kind == suspected.kind
             or own.kind == "json"
         ):
@@ -266,7 +266,7 @@ class _Reading:
         offsets = self._records.offsets[at].tolist()
         samples = zip(offsets, events, strict=True)
         wider = learn(self._schema, samples, self._lake_partition, self._limits, self._declared)
-        self._schema = wider.declare(self._declared.types) if self._declared.types else wider
+        self._schema = wider.declare(self._declared.types, self._declared.version)
 
     def _placer(self) -> Placer:
         memo, key = self._schema.memo, ("placer", self._limits, self._declared)

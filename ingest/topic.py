@@ -191,6 +191,10 @@ class Topic:
         if self.publishing is not None or not self.parts:
             return None
         helds = [part.held for part in self.parts.values()]
+        if self.settings.error_mode == "suspend" and any(
+            held.dead and not len(held.awaited) for held in helds
+        ):
+            return "dead letters"
         return batch.due(helds, self.settings.flush, self.idle(), now_us)
 
     def ready_rows(self) -> int:
@@ -245,6 +249,8 @@ class Topic:
             len(files),
             ", ".join(f"{line.lake_partition}:{line.from_offset}-{line.to_offset}" for line in cut.lines),
         )
+        if self.settings.error_mode == "suspend" and any(line.dead_letters for line in cut.lines):
+            self.stop("suspended", _first_letter(cut, answer["sequence"]))
 
     def _cut(self, parts: list[Part], commit_id: str, early: Collection[int]) -> batch.Cut | None:
         return batch.cut(
@@ -322,3 +328,13 @@ def _records(chunk: Chunk, held: Held) -> Records:
     records = drain.records(chunk)
     mask = held.wanted(records.offsets)
     return records if mask is None else records.where(mask)
+
+
+def _first_letter(cut: batch.Cut, sequence: int) -> str:
+    """Which dead letter stopped the topic, and what to do."""
+    letters = cut.dead_parts[0].slice(0, 1).to_pylist()[0]
+    return (
+        f"commit {sequence} has dead letters (error_mode: suspend), first offset {letters['_offset']} of lake partition"
+        f" {letters['_lake_partition']}, {letters['_reason']}: {letters['_reason_text']}. Look at them with"
+        " tukang dead-letters list, then tukang topics resume"
+    )
