@@ -44,11 +44,7 @@ class Placer:
         return [self.row(event) for event in events]
 
     def row(self, event: dict[str, Any] | Doubled) -> Row:
-        row: Row = {}
-        if isinstance(event, Doubled):
-            rest = _put_doubled(self._slots, event, row)
-        else:
-            rest = _put_all(self._slots, event, row)
+        row, rest = _put(self._slots, event)
         if rest:
             if not self._rest or not (self._full or any(len(name) > LONGEST_NAME for name in rest)):
                 raise Unplaced
@@ -66,9 +62,7 @@ class Placer:
         arrays: list[pa.Array] = pa.array(rows, type=self._struct).flatten()
         return arrays
 
-    def _compiled(
-        self, fields: Mapping[str, Field], top: bool, depth: int, hidden: Hidden
-    ) -> dict[str, Slot]:
+    def _compiled(self, fields: Mapping[str, Field], top: bool, depth: int, hidden: Hidden) -> Slots:
         slots: dict[str, Slot] = {}
         siblings = {}
         for column in columns_of(fields, top):
@@ -79,7 +73,7 @@ class Placer:
                 slots[name] = self._slot(column.name, column.field, depth + 1, hidden.get(name, {}))
         for name, sibling in siblings.items():
             slots[name].sibling = sibling
-        return slots
+        return Slots(slots)
 
     def _slot(self, column: str, own: Field, depth: int, hidden: Hidden) -> Slot:
         kind = type_name(own)
@@ -134,13 +128,9 @@ class Placer:
         full = self._full
 
         def fit(value: Any) -> Any:
-            row: Row = {}
-            if type(value) is dict:
-                rest = _put_all(slots, value, row)
-            elif type(value) is Doubled:
-                rest = _put_doubled(slots, value, row)
-            else:
+            if type(value) is not dict and type(value) is not Doubled:
                 return MISFIT
+            row, rest = _put(slots, value)
             if rest:
                 if full or any(len(name) > LONGEST_NAME for name in rest):
                     return MISFIT
@@ -216,31 +206,59 @@ class Slot:
         row[self.sibling] = empty_text(value) if self.empty else text_of(value)
 
 
-def _put_all(slots: dict[str, Slot], event: dict[str, Any], row: Row) -> list[str]:
-    """Puts each value; gives back the names that have no slot."""
-    rest: list[str] = []
-    for name, value in event.items():
-        slot = slots.get(name)
-        if slot is None:
-            rest.append(name)
-        elif type(value) is slot.exact:
-            row[slot.column] = value
-        else:
-            slot.put(row, value)
-    return rest
+class Slots:
+    """The slots of one object, by the names of its fields."""
+
+    __slots__ = ("by_name", "exact", "same")
+
+    def __init__(self, slots: dict[str, Slot]) -> None:
+        self.by_name = slots
+        self.exact = {name: slot.exact for name, slot in slots.items() if slot.exact is not None}
+        self.same = all(slot.column == name for name, slot in slots.items())
 
 
-def _put_doubled(slots: dict[str, Slot], event: Doubled, row: Row) -> list[str]:
-    rest = _put_all(slots, event.last, row)
+def _put(slots: Slots, event: dict[str, Any] | Doubled) -> tuple[Row, list[str]]:
+    """The row of an object, and the names that have no slot."""
+    if type(event) is dict:
+        return _put_all(slots, event)
+    assert isinstance(event, Doubled)
+    row, rest = _put_all(slots, event.last)
     for name, every in event.repeated.items():
-        slot = slots.get(name)
+        slot = slots.by_name.get(name)
         if slot is not None and not slot.dropped:
             if slot.sibling is None:
                 raise Unplaced
             if slot.veil is not None:
                 every = [slot.veil(value) for value in every]
             row[slot.sibling] = doubled_text(every)
-    return rest
+    return row, rest
+
+
+def _put_all(slots: Slots, event: dict[str, Any]) -> tuple[Row, list[str]]:
+    rest: list[str] = []
+    by_name, exact = slots.by_name.get, slots.exact.get
+    if slots.same:
+        # Nearly all values stay where they are: a copy, and a look at each type.
+        row = event.copy()
+        for name, value in event.items():
+            if type(value) is not exact(name):
+                del row[name]
+                slot = by_name(name)
+                if slot is None:
+                    rest.append(name)
+                elif value is not None:
+                    slot.put(row, value)
+        return row, rest
+    row = {}
+    for name, value in event.items():
+        slot = by_name(name)
+        if slot is None:
+            rest.append(name)
+        elif type(value) is slot.exact:
+            row[slot.column] = value
+        else:
+            slot.put(row, value)
+    return row, rest
 
 
 def _only(event: dict[str, Any] | Doubled, names: list[str]) -> dict[str, Any] | Doubled:
