@@ -80,7 +80,8 @@ def reports_of(connection: Connection, topic_ids: Sequence[int], now_us: int) ->
 
 def state_of(topic: Record, reports: Sequence[Record]) -> dict[str, Any]:
     """`state`, `reason`, `since` and `todo` of a topic."""
-    worst = min(reports, key=lambda report: STATES.index(report.state), default=None)
+    # Of equal states one that says more: a worker tells so that too many of its records are dead letters.
+    worst = min(reports, key=lambda report: (STATES.index(report.state), report.detail is None), default=None)
     state, reason, since = "unknown", "no report of a worker for 60 s", None
     if worst is not None:
         state, reason, since = worst.state, worst.detail or worst.reason, worst.since_us

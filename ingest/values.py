@@ -163,7 +163,7 @@ def id_text(value: Any) -> str | None:
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False)
 _encode = _encoder.encode
-_quoted: Callable[[str], str] = json.encoder.encode_basestring  # type: ignore[attr-defined]
+_quoted: Callable[[str], str] = json.encoder.encode_basestring
 
 
 def _escaped(found: re.Match[str]) -> str:
