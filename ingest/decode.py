@@ -24,7 +24,7 @@ from ingest.dead_letters import Letter, dead_letters, headers_array
 from ingest.declared import NOTHING_DECLARED, Declared
 from ingest.identity import HEADER, Rows, event_ids, event_times, parse_path
 from ingest.learn import Limits
-from ingest.reading import read_json
+from ingest.reading import READERS
 from ingest.schema import TopicSchema
 from ingest.settings import duration_us, size_bytes
 from ingest.times import believed, usable_stamps
@@ -48,6 +48,7 @@ class DecodeRules:
     max_depth: int = 100
     map_keys: int = 300
     declared: Declared = NOTHING_DECLARED
+    content_type: str = "json"  # one of `reading.READERS`
 
     @property
     def limits(self) -> Limits:
@@ -128,14 +129,15 @@ def decode(
     letters: list[Letter] = []
     events, rows, sizes = _sorted_out(values, rules, letters)
     schema = schema.declare(rules.declared.types, rules.declared.version)
-    parsed = read_json(records, events, sizes, lake_partition, schema, rules.limits, rules.declared)
+    read = READERS[rules.content_type]
+    parsed = read(records, events, sizes, lake_partition, schema, rules.limits, rules.declared)
     letters += parsed.letters
     schema = parsed.schema
     if parsed.letters:
         dead = np.fromiter((letter.index for letter in parsed.letters), np.int64, len(parsed.letters))
         rows = np.setdiff1d(rows, dead, assume_unique=True)
     columns = _in_place(parsed.columns, parsed.at, rows)
-    found = Rows(records, rows, schema, columns)
+    found = Rows(records, rows, schema, columns, parsed.event)
     every = len(rows) == len(records)
     offsets = records.offsets if every else records.offsets[rows]
     stamps = usable_stamps(records.timestamps_ms if every else records.timestamps_ms[rows])
