@@ -213,83 +213,14 @@ def topics_apply(file: Path, dry_run: bool) -> None:
             click.echo(line)
 
 
-@main.group("dead-letters")
-def dead_letters() -> None:
+@main.command("dead-letters", add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def dead_letters(arguments: tuple[str, ...]) -> None:
     """Records that could not become rows: list, show, export them, and replay them after a fix."""
+    from ingest.letters.cli import letters
 
-
-@contextmanager
-def letters() -> Iterator[Any]:
-    """The settings for a command about dead letters; refusals in one line."""
-    from ingest.letters.command import REFUSALS
-    from ingest.settings import SettingsWrong, load_settings
-
-    with one_line(SettingsWrong, *REFUSALS):
-        yield load_settings()
-
-
-def which_letters(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say which letters are meant."""
-    for option in (
-        click.option("--lake-partition", type=int, help="Of this lake partition."),
-        click.option("--offsets", metavar="A-B", help="Of these offsets: 17, 17-40, 17- or -40."),
-        click.option("--to", "end", metavar="TIME", help="With a timestamp before this."),
-        click.option("--from", "start", metavar="TIME", help="With a timestamp at or after this."),
-        click.option("--reason", "reasons", multiple=True, help="Kept for this reason; repeated."),
-        click.argument("topic"),
-    ):
-        command = option(command)
-    return command
-
-
-@dead_letters.command("list")
-@which_letters
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
-def dead_letters_list(topic: str, limit: int, form: Literal["table", "json"], **which: Any) -> None:
-    """Where each stands and why it is none, oldest commit first."""
-    from ingest.letters.command import list_, wanted_of
-
-    with letters() as settings:
-        list_(settings, topic, wanted_of(**which), limit=limit, form=form)
-
-
-@dead_letters.command("show")
-@click.argument("topic")
-@click.argument("offset", type=int)
-@click.option("--lake-partition", type=int, help="Of this lake partition; else of all.")
-def dead_letters_show(topic: str, offset: int, lake_partition: int | None) -> None:
-    """One letter whole: reason, key, headers, and its bytes where they went wrong."""
-    from ingest.letters.command import show_one, wanted_of
-
-    with letters() as settings:
-        wanted = wanted_of((), None, None, str(offset), lake_partition)
-        if not show_one(settings, topic, wanted):
-            raise ValueError(f"{topic} has no dead letter at offset {offset}")
-
-
-@dead_letters.command("export")
-@which_letters
-@click.option("--into", "folder", type=click.Path(file_okay=False, path_type=Path), required=True)
-@click.option("--format", "form", type=click.Choice(["ndjson", "raw"]), default="ndjson")
-def dead_letters_export(topic: str, folder: Path, form: Literal["ndjson", "raw"], **which: Any) -> None:
-    """Write them into a folder: one NDJSON file, or a file with the bytes of each."""
-    from ingest.letters.command import export, wanted_of
-
-    with letters() as settings:
-        click.echo(f"{export(settings, topic, wanted_of(**which), folder, form)} dead letters in {folder}")
-
-
-@dead_letters.command("replay")
-@which_letters
-@click.option("--dry-run", is_flag=True, help="Say what would become of them.")
-def dead_letters_replay(topic: str, dry_run: bool, **which: Any) -> None:
-    """Read them again as the topic is told now: those that are events become rows, exactly once, in one commit."""
-    from ingest.letters.command import replay, sentence, wanted_of
-
-    with letters() as settings:
-        outcome = replay(settings, topic, wanted_of(**which), dry_run=dry_run)
-        click.echo(f"{topic}: {sentence(outcome, dry_run=dry_run)}")
+    log_to_stderr()
+    letters.main(list(arguments), prog_name="tukang dead-letters")
 
 
 @main.group()
