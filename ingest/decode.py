@@ -137,7 +137,9 @@ def decode(
         dead = np.fromiter((letter.index for letter in parsed.letters), np.int64, len(parsed.letters))
         rows = np.setdiff1d(rows, dead, assume_unique=True)
     columns = _in_place(parsed.columns, parsed.at, rows)
-    found = Rows(records, rows, schema, columns, parsed.event)
+    veiled, hidden = rules.declared.veiled, rules.declared.hidden
+    event = (lambda record: veiled(parsed.event(record), hidden)) if hidden else parsed.event
+    found = Rows(records, rows, schema, columns, event)
     every = len(rows) == len(records)
     offsets = records.offsets if every else records.offsets[rows]
     stamps = usable_stamps(records.timestamps_ms if every else records.timestamps_ms[rows])

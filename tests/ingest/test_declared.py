@@ -183,10 +183,11 @@ def test_what_is_dropped_or_hashed_stands_in_no_text_either(
     schema = TopicSchema()
     for before in (b'{"a":{"b":"y","c":2}}', b'{"a":"n/a"}', b'{"a":[1]}'):
         for limits in ({}, {"map_keys": 1}, {"max_depth": 1}, {"max_columns": 1}):
-            rules = DecodeRules.from_settings(limits | told, b"a key for hashes", 1)
+            settings = {"event_id": ["a.b"]} | limits | told
+            rules = DecodeRules.from_settings(settings, b"a key for hashes", 1)
             first = decode(records([before]), 0, schema, rules, FETCHED_US)
             for known in (first.schema, TopicSchema()):
                 result = decode(records([record]), 0, known, rules, FETCHED_US)
                 assert result.table.num_rows == 1
-                assert "secret" not in str(result.table.to_pylist())
+                assert "secret" not in str(result.table.to_pylist())  # nor as the id that it is here
                 assert "unplaced" not in {each["reason"] for each in result.schema.to_json()["decisions"]}
