@@ -213,6 +213,16 @@ def topics_apply(file: Path, dry_run: bool) -> None:
             click.echo(line)
 
 
+@main.command("dead-letters", add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def dead_letters(arguments: tuple[str, ...]) -> None:
+    """Records that could not become rows: list, show, export them, and replay them after a fix."""
+    from ingest.letters.cli import letters
+
+    log_to_stderr()
+    letters.main(list(arguments), prog_name="tukang dead-letters")
+
+
 @main.group()
 def loaders() -> None:
     """Loaders: list, lag, hold, removal."""

@@ -81,8 +81,16 @@ def enter(
         remove=remove,
         committed_us=max(now_us, topic.head_us or 0),
         period_us=period_us,
+        suspends=_suspends(connection, topic, request),
     )
     return 201, said, topic.id
+
+
+def _suspends(connection: Connection, topic: Record, request: CommitRequest) -> bool:
+    """Whether its dead letters stop the topic. It is kept here, since the worker may die before it has stopped."""
+    if topic.suspended_sequence is not None or not any(line.dead_letters for line in request.lines):
+        return False
+    return bool(settings_of(topic, load_rules(connection)[0])["error_mode"] == "suspend")
 
 
 def _first_answer(connection: Connection, topic: Record, request: CommitRequest) -> dict[str, Any] | None:

@@ -61,6 +61,7 @@ MOVE_HEAD = (
                 "head_us",
                 "period_us",
                 "gap_sequence",
+                "suspended_sequence",
                 "rows_total",
                 "live_files",
                 "live_rows",
@@ -81,8 +82,11 @@ def write_commit(
     remove: Sequence[Record],
     committed_us: int,
     period_us: int,
+    suspends: bool = False,
 ) -> dict[str, Any]:
-    """Writes the commit, the next sequence last. `stored`: positions of its lines, `remove`: rows of `files`."""
+    """Writes the commit, the next sequence last. `stored`: positions of its lines, `remove`: rows of `files`;
+    `suspends`: it stops the topic until somebody resumes it.
+    """
     sequence = topic.sequence + 1
     rows_files = [file for file in request.files if file.what == "rows"]
     rows_added = sum(file.rows for file in rows_files)
@@ -145,9 +149,9 @@ def write_commit(
                     sequence,
                     committed_us,
                 )
-            _move_head(
-                connection, topic, request, remove, sequence, committed_us, period_us if rows_files else None
-            )
+            stopped = sequence if suspends else topic.suspended_sequence
+            known_us = period_us if rows_files else None
+            _move_head(connection, topic, request, remove, sequence, committed_us, known_us, stopped)
     except IntegrityError as error:
         # The one thing that stands behind no topic's lock.
         if "commit_ids" in str(error.orig):
@@ -189,6 +193,7 @@ def _move_head(
     sequence: int,
     committed_us: int,
     period_us: int | None,
+    stopped: int | None,
 ) -> None:
     lost = any(line.lost for line in request.lines)
     connection.execute(
@@ -199,6 +204,7 @@ def _move_head(
             "head_us": committed_us,
             "period_us": topic.period_us or period_us,
             "gap_sequence": sequence if lost and topic.gap_sequence is None else topic.gap_sequence,
+            "suspended_sequence": stopped,
             "rows_total": topic.rows_total + _to_load(request),
             "live_files": topic.live_files + _counted(request.files) - len(remove),
             "live_rows": topic.live_rows + _rows(request.files, "rows") - _rows(remove, "rows"),

@@ -91,12 +91,13 @@ topics = Table(
     Column("period_us", BigInteger),  # fixed by the first commit with rows
     Column("next_lake_partition", Integer, nullable=False),  # above every number that was ever used
     Column("gap_sequence", BigInteger),  # first commit that lost records and that nobody accepted yet
+    Column(
+        "suspended_sequence", BigInteger
+    ),  # commit whose dead letters stopped the topic (error_mode: suspend)
     Column("complete_until_us", BigInteger),  # highest that was ever true; never goes back
     Column("broker_partitions", JSON),  # numbers, as a worker asked the broker for them
     Column("broker_partitions_us", BigInteger),  # when it asked
-    Column(
-        "rows_total", BigInteger, nullable=False
-    ),  # that appends and rewrites ever added, for the lag of loaders
+    Column("rows_total", BigInteger, nullable=False),  # ever added by appends and rewrites: for loaders' lag
     Column("live_files", BigInteger, nullable=False),
     Column("live_rows", BigInteger, nullable=False),
     Column("live_bytes", BigInteger, nullable=False),

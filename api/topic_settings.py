@@ -74,6 +74,45 @@ def _paths(value: Any) -> None:
             raise SettingError("each path must be a text of 1 to 500 characters")
 
 
+def _share(value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
+        raise SettingError("must be a share: a number above 0, at most 1, such as 0.01")
+
+
+TYPES = ("timestamp", "date", "json", "string", "integer", "double", "boolean")
+DECIMAL = re.compile(r"decimal\(([1-9][0-9]?),([0-9]{1,2})\)", flags=re.ASCII)
+MOST_PATHS = 1_000
+
+
+def _path_of_fields(path: Any) -> None:
+    """Names with dots between; `\\.` and `\\\\` stand for a dot and a backslash of a name."""
+    if not isinstance(path, str) or not 0 < len(path) <= 500 or "\x00" in path:
+        raise SettingError("each path must be a text of 1 to 500 characters, such as customer.name")
+    if "\\" in re.sub(r"\\[.\\]", "", path):
+        raise SettingError(
+            f"path {path!r}: a backslash may stand before a dot or a backslash only; write \\\\ for one"
+        )
+
+
+def _paths_of_fields(value: Any) -> None:
+    if not isinstance(value, list) or len(value) > MOST_PATHS:
+        raise SettingError(f"must be a list of at most {MOST_PATHS} paths, such as [customer.name]")
+    for path in value:
+        _path_of_fields(path)
+
+
+def _types(value: Any) -> None:
+    if not isinstance(value, dict) or len(value) > MOST_PATHS:
+        raise SettingError(f"must map at most {MOST_PATHS} paths to types, such as {{sold_at: timestamp}}")
+    for path, type_ in value.items():
+        _path_of_fields(path)
+        match = DECIMAL.fullmatch(type_) if isinstance(type_, str) else None
+        if type_ not in TYPES and (match is None or not int(match[2]) <= int(match[1]) <= 38):
+            raise SettingError(
+                f"path {path!r}: the type must be one of {', '.join(TYPES)}, decimal(p,s) with s <= p <= 38"
+            )
+
+
 RETENTION = re.compile(r"(?P<time>[0-9.]+[a-z]+)(?: from (?P<base>event time|commit))?", flags=re.ASCII)
 
 
@@ -112,11 +151,23 @@ SETTINGS: Mapping[str, Definition] = {
         "integer", _one_of("integer", "double"), "What a number without a fraction becomes."
     ),
     "tombstones": Definition("row", _one_of("row", "dead_letter"), "What a record without a value becomes."),
-    "error_mode": Definition("keep", _one_of("keep", "suspend"), "Whether dead letters stop the topic."),
+    "error_mode": Definition(
+        "keep", _one_of("keep", "suspend"), "Whether a commit with dead letters stops the topic."
+    ),
     "max_record_bytes": Definition("10MB", _size("1kB", "1GB"), "Larger records are dead letters."),
     "max_columns": Definition(2_000, _count(1, 20_000), "More become JSON text."),
-    "max_depth": Definition(100, _count(1, 1_000), "Deeper values become JSON text."),
+    "max_depth": Definition(100, _count(1, 150), "Deeper values become JSON text."),
     "map_keys": Definition(300, _count(1, 20_000), "An object with more different keys is a map: JSON text."),
+    "types": Definition(
+        {}, _types, "Declared types: path to type, from then on; what does not fit is kept as text."
+    ),
+    "drop": Definition([], _paths_of_fields, "Paths that are not kept, from then on."),
+    "hash": Definition(
+        [], _paths_of_fields, "Paths of which a keyed hash is kept, from then on (the worker has the key)."
+    ),
+    "dead_letter_alarm": Definition(
+        0.01, _share, "The topic alarms when more of the records of the last 5 minutes were dead letters."
+    ),
     "flush_rows": Definition(None, _count(1, 10**9), "A batch is due at this many rows."),
     "flush_bytes": Definition("128MB", _size("64kB", "10GB"), "A batch is due at this size."),
     "flush_age": Definition("60s", _duration("100ms", "1d"), "A batch is due at this age."),

@@ -35,7 +35,8 @@ TODO = {
     "new_life": "The topic was made anew at the broker. Decide with `tukang topics accept-reset --from ...`.",
     "gap": "Records were deleted at the broker before they were read. When you have taken note of the ranges in the "
     "ledger: `tukang topics accept-gap`.",
-    "suspended": "A dead letter stopped the topic (error_mode: suspend). Look at it, then `tukang topics resume`.",
+    "suspended": "Dead letters stopped the topic (error_mode: suspend). Look at them with `tukang dead-letters list`, "
+    "then `tukang topics resume`.",
     "waiting": "The worker waits for the broker, the store or this API; it goes on by itself. See `reason`.",
     "paused": "Go on with `tukang topics resume`.",
     "starting": None,
@@ -79,16 +80,27 @@ def reports_of(connection: Connection, topic_ids: Sequence[int], now_us: int) ->
 
 def state_of(topic: Record, reports: Sequence[Record]) -> dict[str, Any]:
     """`state`, `reason`, `since` and `todo` of a topic."""
-    worst = min(reports, key=lambda report: STATES.index(report.state), default=None)
+    # Of equal states one that says more: a worker tells so that too many of its records are dead letters.
+    worst = min(reports, key=lambda report: (STATES.index(report.state), report.detail is None), default=None)
     state, reason, since = "unknown", "no report of a worker for 60 s", None
     if worst is not None:
         state, reason, since = worst.state, worst.detail or worst.reason, worst.since_us
     if topic.gap_sequence is not None and STATES.index("gap") < STATES.index(state):
         state, since = "gap", None
         reason = f"records were lost at the source, first in commit {topic.gap_sequence}"
+    if topic.suspended_sequence is not None and STATES.index("suspended") < STATES.index(state):
+        state, since = "suspended", None
+        reason = f"commit {topic.suspended_sequence} has dead letters"
     if topic.paused_us is not None and STATES.index("paused") < STATES.index(state):
         state, reason, since = "paused", "an operator paused it", topic.paused_us
     return {"state": state, "reason": reason, "since": format_time_or_none(since), "todo": TODO[state]}
+
+
+def held_back(topic: Record) -> str | None:
+    """Why workers do not read the topic until somebody resumes it: `suspended`, `paused`, or None."""
+    if topic.suspended_sequence is not None:
+        return "suspended"
+    return None if topic.paused_us is None else "paused"
 
 
 def changes_of(
@@ -99,8 +111,8 @@ def changes_of(
         {
             "topic": topic.name,
             "epoch": topic.epoch,
-            "state": "paused" if topic.paused_us else "gap" if topic.gap_sequence else "running",
-            "paused": topic.paused_us is not None,
+            "state": held_back(topic) or ("gap" if topic.gap_sequence else "running"),
+            "paused": held_back(topic) is not None,
             "settings_version": settings_version(topic, rules[1]),
             "rule_version": topic.rule_version,
             "schema_version": topic.schema_version,
@@ -171,7 +183,7 @@ def _describe(
         "epoch": topic.epoch,
         "sequence": topic.sequence,
         **state_of(topic, reports),
-        "paused": topic.paused_us is not None,
+        "paused": held_back(topic) is not None,
         "files": topic.live_files,
         "rows": topic.live_rows,
         "bytes": topic.live_bytes,

@@ -132,11 +132,12 @@ def _set_paused(topic: str, *, paused: bool) -> Response:
     database = here().database
     with database.write() as connection:
         row = lock_topic(connection, topic)
-        if paused != (row.paused_us is not None):
+        if paused != (row.paused_us is not None) or (row.suspended_sequence is not None and not paused):
             now_us = database.clock(connection)
-            connection.execute(
-                update(topics).where(topics.c.id == row.id).values(paused_us=now_us if paused else None)
-            )
+            changes: dict[str, Any] = {"paused_us": now_us if paused else None}
+            if not paused:
+                changes |= {"suspended_sequence": None}
+            connection.execute(update(topics).where(topics.c.id == row.id).values(changes))
             note(connection, now_us, "pause_topic" if paused else "resume_topic", topic=topic)
         return show(connection, find_topic(connection, topic))
 

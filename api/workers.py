@@ -158,7 +158,7 @@ def _differs(topic: dict[str, Any], entry: dict[str, Any], rule_version: int) ->
         topic["settings_version"] != entry["settings_version"]
         or topic["rule_version"] != rule_version
         or topic["epoch"] != entry["epoch"]
-        or topic["paused"] != (entry["state"] == "paused")
+        or topic["paused"] != (entry["state"] in ("paused", "suspended"))
     )
 
 

@@ -20,7 +20,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench import data
+from bench import bad_days, data
 from bench.contenders import CONTENDERS, Contender, Course
 from bench.measure import Bucket, Meter
 from deploy.part import Ward, free_ports
@@ -169,6 +169,8 @@ def main() -> int:
     path = Path("build/bench.json")
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(results, indent=2) + "\n")
+    if not only:
+        bad_days.main(console)
     return 0
 
 

@@ -58,14 +58,14 @@ def simple_type(text: str) -> pa.DataType:
 
 def type_name(own: Field) -> str | None:
     """`boolean` ... `decimal(p,s)`, `struct`, `list`; None while only null was seen."""
-    if own.declared is not None:
-        return own.declared[1]
+    if own.declaration is not None:
+        return own.declaration
     kind = own.kind
     return ("double" if own.double is not None else "integer") if kind == "number" else kind
 
 
 def dropped(own: Field) -> bool:
-    return own.declared is not None and own.declared[1] == "drop"
+    return own.declaration == "drop"
 
 
 def table_type(own: Field) -> pa.DataType | None:

@@ -5,19 +5,21 @@ Pure, over Arrow. Which schema is newer is decided in `ingest.schema`.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ingest.columns import SYSTEM, dropped, event_schema
+from ingest.columns import SYSTEM, dropped, event_schema, type_name
 from ingest.declared import MISFIT, NOTHING_DECLARED
 from ingest.names import TEXT
 from ingest.schema import Field, TopicSchema, columns_of
 from ingest.strict import values_of_sibling
-from ingest.values import Deep, Doubled, integer_as_double, text_of
+from ingest.values import Deep, Doubled, Number, integer_as_double, text_of
 
 _EXACT = 1 << 53  # integers up to here are exact in a double
 _SYSTEM_NAMES = frozenset(SYSTEM.names) | {"_sequence"}
@@ -83,7 +85,7 @@ def _widened(array: pa.Array, own: Field, wanted: pa.DataType, path: str) -> tup
         return pa.nulls(len(array), wanted), None
     if pa.types.is_int64(array.type) and pa.types.is_float64(wanted):
         return _doubles(array)
-    if own.declared is not None:
+    if own.declaration is not None:
         return _declared(array, own, wanted)
     mask = array.is_null() if array.null_count else None
     if pa.types.is_struct(array.type) and pa.types.is_struct(wanted):
@@ -92,6 +94,8 @@ def _widened(array: pa.Array, own: Field, wanted: pa.DataType, path: str) -> tup
         return pa.StructArray.from_arrays(fields, fields=list(wanted), mask=mask), None
     if pa.types.is_list(array.type) and pa.types.is_list(wanted) and own.element is not None:
         return _lists(array, own, wanted, path)
+    if own.declared is not None:  # and taken back
+        return _declared(array, own, wanted)
     raise ValueError(
         f"column {path} is {array.type} in the rows and {wanted} in the schema: not of this topic"
     )
@@ -127,16 +131,18 @@ def _doubles(array: pa.Array) -> tuple[pa.Array, Texts]:
 
 
 def _declared(array: pa.Array, own: Field, wanted: pa.DataType) -> tuple[pa.Array, Texts]:
-    """Values of before the declaration. A hash is for what comes after it: older values stay readable, as text."""
-    assert own.declared is not None
-    type_ = own.declared[1]
+    """Values of before a declaration, or of before it was taken back. A hash is for what comes after it: older values
+    stay readable, as text.
+    """
+    type_ = type_name(own)
+    fits = type_ is not None and type_ not in ("hash", "struct", "list")
     fitted: list[Any] = []
     texts: list[str | None] = []
     for raw in array.to_pylist():
         value = None if raw is None else _value(raw, own)
-        fit = (
-            None if value is None else MISFIT if type_ == "hash" else NOTHING_DECLARED.converted(value, type_)
-        )
+        fit = MISFIT if value is not None and not fits else None
+        if value is not None and fits:
+            fit = NOTHING_DECLARED.converted(value, str(type_))
         fitted.append(None if fit is MISFIT else fit)
         texts.append(text_of(value) if fit is MISFIT else None)
     return pa.array(fitted, wanted), pa.array(texts, pa.string()) if any(texts) else None
@@ -160,4 +166,10 @@ def _value(raw: Any, own: Field) -> Any:
         return Doubled(last, repeated) if repeated else last
     if isinstance(raw, list) and own.element is not None:
         return [None if each is None else _value(each, own.element) for each in raw]
+    if isinstance(raw, dt.datetime):
+        return raw.isoformat().replace("+00:00", "Z")
+    if isinstance(raw, dt.date):
+        return raw.isoformat()
+    if isinstance(raw, Decimal):
+        return Number(f"{raw:f}")
     return Deep(raw) if own.kind == "json" else raw

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from ingest.chunk import Records
@@ -65,7 +66,10 @@ class Letter:
 
 
 def dead_letters(
-    records: Records, letters: Sequence[Letter], lake_partition: int, first_seen_us: int
+    records: Records,
+    letters: Sequence[Letter],
+    lake_partition: int,
+    first_seen_us: int | npt.NDArray[np.int64],
 ) -> pa.Table:
     """The table of `letters`, in order of offset, with their records' bytes."""
     if not letters:
@@ -84,7 +88,7 @@ def dead_letters(
             pa.array([letter.reason for letter in ordered], pa.string()),
             pa.array([letter.text for letter in ordered], pa.string()),
             pa.array([letter.at for letter in ordered], pa.int64()),
-            pa.array(np.full(len(at), first_seen_us, np.int64)).cast(TIME),
+            pa.array(np.broadcast_to(np.asarray(first_seen_us, np.int64), len(records))[at]).cast(TIME),
         ],
         schema=SCHEMA,
     )

@@ -13,7 +13,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Context, Decimal, InvalidOperation
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -37,15 +38,59 @@ NATURAL: Mapping[str, pa.DataType] = {
 }
 
 
+Hidden: TypeAlias = Mapping[str, Any]
+
+
 @dataclass(frozen=True)
 class Declared:
-    """What is declared for one topic: a type for each path, and the key of hashes."""
+    """What is declared for one topic: a type for each path, the key of hashes, and the version of the settings."""
 
     types: Mapping[tuple[str, ...], str] = field(default_factory=dict)
     key: bytes = b""
+    version: int = 0
 
     def __hash__(self) -> int:
-        return hash((tuple(self.types.items()), self.key))
+        return hash((tuple(self.types.items()), self.key, self.version))
+
+    @cached_property
+    def hidden(self) -> Hidden:
+        """What is dropped or hashed, as a tree of names with `drop` or `hash` at its ends."""
+        tree: dict[str, Any] = {}
+        for path, type_ in self.types.items():
+            if type_ in ("drop", "hash"):
+                below = tree
+                for name in path[:-1]:
+                    below = below.setdefault(name, {})
+                    if not isinstance(below, dict):
+                        break  # a part of what is hidden as a whole
+                else:
+                    below[path[-1]] = type_
+        return tree
+
+    def veiled(self, value: Any, hidden: Hidden | str) -> Any:
+        """The value as it may stand in text: without what is dropped in it, and hashes in place of what is hashed."""
+        if not hidden or value is None:
+            return value
+        if hidden == "hash":
+            return self.hashed(value)
+        if not isinstance(hidden, Mapping):
+            return None
+        if isinstance(value, dict):
+            return {
+                name: self.veiled(each, hidden.get(name, ""))
+                for name, each in value.items()
+                if hidden.get(name) != "drop"
+            }
+        if isinstance(value, Doubled):
+            repeated = {
+                name: [self.veiled(each, hidden.get(name, "")) for each in every]
+                for name, every in value.repeated.items()
+                if hidden.get(name) != "drop"
+            }
+            return Doubled(self.veiled(value.last, hidden), repeated)
+        if isinstance(value, list):
+            return [self.veiled(each, hidden) for each in value]
+        return None if isinstance(value, Deep) else value  # what is only text cannot be searched
 
     def converted(self, value: Any, type_: str) -> Any:
         """`value` (not null) as what Arrow takes for `type_`; MISFIT if it does not fit; None for `drop`."""
@@ -78,7 +123,7 @@ class Declared:
     def parsed_type(self, own: Field) -> pa.DataType:
         """The type that the fast parser is told for a declared field, by the kind of the values that came first; null:
         it takes none of its values."""
-        type_ = own.declared[1] if own.declared is not None else ""
+        type_ = own.declaration or ""
         if type_ in NATURAL:
             return NATURAL[type_]
         if type_.startswith("decimal"):

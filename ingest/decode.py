@@ -9,6 +9,7 @@ The one seam for content types is `ingest.reading`: bytes of records to columns 
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -23,7 +24,7 @@ from ingest.dead_letters import Letter, dead_letters, headers_array
 from ingest.declared import NOTHING_DECLARED, Declared
 from ingest.identity import HEADER, Rows, event_ids, event_times, parse_path
 from ingest.learn import Limits
-from ingest.reading import read_json
+from ingest.reading import READERS
 from ingest.schema import TopicSchema
 from ingest.settings import duration_us, size_bytes
 from ingest.times import believed, usable_stamps
@@ -47,14 +48,17 @@ class DecodeRules:
     max_depth: int = 100
     map_keys: int = 300
     declared: Declared = NOTHING_DECLARED
+    content_type: str = "json"  # one of `reading.READERS`
 
     @property
     def limits(self) -> Limits:
         return Limits(self.max_columns, self.max_depth, self.map_keys, self.numbers)
 
     @classmethod
-    def from_settings(cls, values: Mapping[str, Any], hash_key: bytes = b"") -> DecodeRules:
-        """From a topic's settings as the API gives them; those not there have their defaults.
+    def from_settings(
+        cls, values: Mapping[str, Any], hash_key: bytes | None = None, version: int = 0
+    ) -> DecodeRules:
+        """From a topic's settings as the API gives them, in this version; those not there have their defaults.
 
         Raises `ValueError` for a path or a type that is none, and for `hash` without a key.
         """
@@ -63,9 +67,9 @@ class DecodeRules:
             value = values.get(name)
             return default if value is None else value
 
-        if given("hash", ()) and not hash_key:
+        if given("hash", ()) and hash_key is None:
             raise ValueError(
-                "setting hash: the worker has no key for hashes, and one without could be guessed"
+                "setting hash: TUKANG_HASH_KEY_FILE is not set, and a hash without a key could be guessed"
             )
         for path in (*given("event_id", ()), *given("event_time", ())):
             if not path.startswith(HEADER):
@@ -83,7 +87,10 @@ class DecodeRules:
             max_depth=min(int(given("max_depth", default.max_depth)), DEEPEST),
             map_keys=int(given("map_keys", default.map_keys)),
             declared=Declared(
-                _declared_types(given("types", {}), given("drop", ()), given("hash", ())), hash_key
+                _declared_types(given("types", {}), given("drop", ()), given("hash", ())),
+                # Another worker, whose settings are newer, may have declared a hash: then nobody shall guess ours.
+                secrets.token_bytes(32) if hash_key is None else hash_key,
+                version,
             ),
         )
 
@@ -108,28 +115,38 @@ class Decoded:
 
 
 def decode(
-    records: Records, lake_partition: int, schema: TopicSchema, rules: DecodeRules, fetched_at_us: int
+    records: Records,
+    lake_partition: int,
+    schema: TopicSchema,
+    rules: DecodeRules,
+    fetched_at_us: int | _Ints,
 ) -> Decoded:
-    """Decodes all of `records`. The same records with the schema that came out give the same again."""
+    """Decodes all of `records`. The same records with the schema that came out give the same again.
+
+    `fetched_at_us`: when they were read, all of them or each (dead letters that are decoded again).
+    """
     values = records.values
     letters: list[Letter] = []
     events, rows, sizes = _sorted_out(values, rules, letters)
-    if rules.declared.types:
-        schema = schema.declare(rules.declared.types)
-    parsed = read_json(records, events, sizes, lake_partition, schema, rules.limits, rules.declared)
+    schema = schema.declare(rules.declared.types, rules.declared.version)
+    read = READERS[rules.content_type]
+    parsed = read(records, events, sizes, lake_partition, schema, rules.limits, rules.declared)
     letters += parsed.letters
     schema = parsed.schema
     if parsed.letters:
         dead = np.fromiter((letter.index for letter in parsed.letters), np.int64, len(parsed.letters))
         rows = np.setdiff1d(rows, dead, assume_unique=True)
     columns = _in_place(parsed.columns, parsed.at, rows)
-    found = Rows(records, rows, schema, columns)
+    veiled, hidden = rules.declared.veiled, rules.declared.hidden
+    event = (lambda record: veiled(parsed.event(record), hidden)) if hidden else parsed.event
+    found = Rows(records, rows, schema, columns, event)
     every = len(rows) == len(records)
     offsets = records.offsets if every else records.offsets[rows]
     stamps = usable_stamps(records.timestamps_ms if every else records.timestamps_ms[rows])
     keys = records.keys if every else [records.keys[i] for i in rows]
     bodies = values if every else [values[i] for i in rows]
-    times, source = believed(event_times(found, rules.event_time), stamps, fetched_at_us, rules.max_ahead_us)
+    fetched = fetched_at_us if every or isinstance(fetched_at_us, int) else fetched_at_us[rows]
+    times, source = believed(event_times(found, rules.event_time), stamps, fetched, rules.max_ahead_us)
     unstamped = stamps < 0
     count = len(rows)
     tombstones = np.zeros(count, bool)

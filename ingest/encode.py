@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from ingest.position import time_to_text
 
-What = Literal["rows", "dead_letters"]
+What = Literal["rows", "dead_letters", "deletes"]
 
 FOOTER_KEY = b"tukang"
 MAX_PERIODS = 100  # a file entry with more lists ranges of them
@@ -89,7 +89,7 @@ def encode(
         **encodings(table),
     )
     data = memoryview(sink.getvalue())
-    times = table.column("_event_time" if what == "rows" else "_timestamp")
+    times = table.column("_timestamp" if what == "dead_letters" else "_event_time")
     bounds = pc.min_max(times.cast(pa.int64())).as_py() if table.num_rows else {"min": None, "max": None}
     return Encoded(
         data=data,

@@ -10,7 +10,7 @@ joined by `|`, where `\\` and `|` in a part are written `\\\\` and `\\|`: differ
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -23,7 +23,6 @@ from ingest.chunk import Records
 from ingest.columns import event_schema
 from ingest.names import TEXT, sibling_name
 from ingest.schema import TopicSchema, columns_of
-from ingest.strict import Reader
 from ingest.times import NO_TIME, Times, event_time_us, times_of
 from ingest.values import Doubled, id_text
 
@@ -61,6 +60,7 @@ class Rows:
     at: np.ndarray[Any, np.dtype[np.int64]]  # index of each row's record
     schema: TopicSchema
     columns: Sequence[pa.Array]
+    event: Callable[[bytes], Any]  # reads a record again, whatever its content type
 
     def __len__(self) -> int:
         return len(self.at)
@@ -137,10 +137,9 @@ def _path_source(rows: Rows, path: tuple[str, ...]) -> _Source:
     again = _in_text(rows, path, column)
     others = {}
     if len(again):
-        reader = Reader()
         for row in again.tolist():
             record = rows.records.values[rows.at[row]]
-            value = None if record is None else _follow(reader.read(record), path)
+            value = None if record is None else _follow(rows.event(record), path)
             if value is not None:
                 others[row] = value
     return _Source(column, others)
@@ -186,7 +185,7 @@ def _in_text(rows: Rows, path: tuple[str, ...], leaf: pa.Array) -> np.ndarray[An
         texts = []
         if below.sibling is not None:
             texts.append(sibling_name(column))
-        if below.kind == "json" or below.declared is not None:
+        if below.kind == "json" or below.declaration is not None:
             texts.append(column)
         for each in [*texts, column]:
             child: pa.Array | None

@@ -136,12 +136,15 @@ class _Node:
         )
 
     def writable(self) -> bool:
-        """It has a column: some type below it is known."""
+        """It has a column: some type below it is known, and kept."""
+        if self.old.declaration == "drop":
+            return False
         if self.main == "struct":
-            return any(each.text is not None or each.writable() for each in self.fields.values())
+            kept = [each for each in self.fields.values() if each.old.declaration != "drop"]
+            return any(each.text is not None or each.writable() for each in kept)
         if self.main == "list":
             return self.element is not None and self.element.writable()
-        return self.main is not None or self.old.declared is not None
+        return self.main is not None or self.old.declaration is not None
 
 
 def _named(node: _Node, value: Any, room: _Room, depth: int, place: int) -> None:
@@ -151,7 +154,7 @@ def _named(node: _Node, value: Any, room: _Room, depth: int, place: int) -> None
     reason = _misfit(node, value, room, depth, place)
     if not reason and not node.writable():
         reason = "empty"
-    dropped = node.old.declared is not None and node.old.declared[1] == "drop"
+    dropped = node.old.declaration == "drop"
     if reason and node.text is None and not dropped:
         node.text = Claim(*room.record, place, reason)
         room.changed = True
@@ -160,11 +163,11 @@ def _named(node: _Node, value: Any, room: _Room, depth: int, place: int) -> None
 def _misfit(node: _Node, value: Any, room: _Room, depth: int, place: int) -> str:
     """Widens `node` for `value`; the reason why it still does not fit, or ""."""
     kind = kind_of(value)
-    declared = node.old.declared
-    if declared is not None and (declared[1] != "drop" or kind not in ("struct", "list")):
+    declared = node.old.declaration
+    if declared is not None and (declared != "drop" or kind not in ("struct", "list")):
         if node.main is None:
             _claim_source(node, kind, value, room, place)
-        return "declared" if room.declared.converted(value, declared[1]) is MISFIT else ""
+        return "declared" if room.declared.converted(value, declared) is MISFIT else ""
     if node.main is None:
         reason = _claim(node, kind, value, room, depth, place)
         if reason:
@@ -266,7 +269,7 @@ def _object(node: _Node, value: Any, room: _Room, depth: int, top: bool) -> bool
         again = value.repeated
         for place, name in enumerate(pairs):
             child = node.fields.get(name)
-            if name in again and child is not None and child.text is None:
+            if name in again and child is not None and child.text is None and child.old.declaration != "drop":
                 child.text = Claim(*room.record, place, "duplicate")
                 room.changed = True
     return complete

@@ -67,7 +67,15 @@ class WorkerFigures(Collector):
             "1 when memory holds less than the dedup window.",
             labels=["topic", "partition"],
         )
+        share = GaugeMetricFamily(
+            "tukang_dead_letter_share", "Dead letters of the records of the last 5 minutes.", labels=["topic"]
+        )
+        alarm = GaugeMetricFamily(
+            "tukang_dead_letter_alarm", "1 while that share is above dead_letter_alarm.", labels=["topic"]
+        )
         for topic_name, topic in topics:
+            share.add_metric([topic_name], topic.letter_rate.share(topic.means.now_us()))
+            alarm.add_metric([topic_name], topic.alarm() is not None)
             state.add_metric([topic_name, topic.state], 1)
             held.add_metric([topic_name], topic.bytes)
             for partition, part in list(topic.parts.items()):
@@ -75,7 +83,7 @@ class WorkerFigures(Collector):
                 if part.end >= 0 and part.committed.next is not None:
                     lag.add_metric(labels, max(0, part.end - part.committed.next))
                 window.add_metric(labels, part.held.seen.window_from_us is not None)
-        yield from (state, held, lag, window)
+        yield from (state, held, lag, window, share, alarm)
         yield from self._whole()
 
     def _whole(self) -> Iterator[Metric]:

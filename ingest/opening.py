@@ -76,8 +76,15 @@ def _obstacle(
     again, because the records up to there are others than those in the lake. (One look may be a new leader's that has
     not heard yet how far its own log is confirmed.)
     """
+    if answer["state"] == "suspended":
+        return "suspended", (
+            "a commit with dead letters stopped it (error_mode: suspend): look at them with"
+            " tukang dead-letters list, then tukang topics resume"
+        )
     if answer["paused"]:
         return "paused", "an operator paused it: tukang topics resume"
+    if topic.settings.wrong is not None:
+        return "waiting", f"its settings cannot be followed by this worker: {topic.settings.wrong}"
     for position in positions:
         if position.topic_id and found.topic_id and position.topic_id != found.topic_id:
             return "new_life", (

@@ -84,8 +84,8 @@ class Press:
 
 def object_key(topic: str, name: str, what: What, late: bool) -> str:
     """The key of a fresh object below the prefix: its address says what is in it."""
-    if what == "dead_letters":
-        return f"dead_letters/{topic}/{name}.parquet"
+    if what != "rows":
+        return f"{what}/{topic}/{name}.parquet"
     return f"fresh/{topic}/{name}-{'late' if late else 'rows'}.parquet"
 
 

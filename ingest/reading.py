@@ -1,13 +1,13 @@
 """Bytes of records to columns of events: the seam by content type.
 
-Pure. JSON is read here; another format adds a function of the same shape and nothing else: what it gives, `Parsed`, is
-all that the later steps know. Pieces go the fast way; only those that it refuses, and the rows that it doubts, are read
-record by record, and only what the schema has no place for is learnt.
+Pure. JSON is read here; another format adds a function of the same shape (`Read`), a line in `READERS`, and nothing
+else: what it gives, `Parsed`, is all that the later steps know. Pieces go the fast way; only those that it refuses, and
+the rows that it doubts, are read record by record, and only what the schema has no place for is learnt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,12 +45,20 @@ Find = Callable[[Joined], Indexes]
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """Columns as in `event_schema(schema)`; row j is record `at[j]`. The other records are `letters`."""
+    """Columns as in `event_schema(schema)`; row j is record `at[j]`. The other records are `letters`.
+
+    `event` reads one record of them again, as a value of `ingest.values`: for what stands in a column as text.
+    """
 
     columns: list[pa.Array]
     at: Indexes
     schema: TopicSchema
     letters: list[Letter]
+    event: Callable[[bytes], Any]
+
+
+# (records, indexes of those that are events, size of every value, lake partition, schema, limits, declared)
+Read = Callable[[Records, Indexes, Indexes, int, TopicSchema, Limits, Declared], Parsed]
 
 
 @dataclass(slots=True)
@@ -74,6 +82,9 @@ def read_json(
     reading = _Reading(records, sizes, lake_partition, schema, limits, declared)
     reading.read(events)
     return reading.finished()
+
+
+READERS: Mapping[str, Read] = {"json": read_json}
 
 
 class _Reading:
@@ -130,13 +141,14 @@ class _Reading:
                     self._slow(part.at)
         wanted = event_schema(self._schema)
         at = [part.at for part in self._parts]
+        read = self._reader.read
         if len(at) == 1:
-            return Parsed(self._parts[0].columns, at[0], self._schema, self._letters)
+            return Parsed(self._parts[0].columns, at[0], self._schema, self._letters, read)
         if not at:
             empty = [pa.nulls(0, field.type) for field in wanted]
-            return Parsed(empty, np.zeros(0, np.int64), self._schema, self._letters)
+            return Parsed(empty, np.zeros(0, np.int64), self._schema, self._letters, read)
         columns = [pa.concat_arrays([part.columns[i] for part in self._parts]) for i in range(len(wanted))]
-        return Parsed(columns, np.concatenate(at), self._schema, self._letters)
+        return Parsed(columns, np.concatenate(at), self._schema, self._letters, read)
 
     def _read_piece(self, piece: Indexes, joined: Joined, variant: Variant) -> None:
         """All at once, less the records that seem to be why that does not go; those apart. When that does not help,
@@ -185,7 +197,7 @@ class _Reading:
             own = own.fields[name]
         if (
             own.sibling is None
-            or own.declared is not None
+            or own.declaration is not None
             or own.kind == suspected.kind
             or own.kind == "json"
         ):
@@ -266,7 +278,7 @@ class _Reading:
         offsets = self._records.offsets[at].tolist()
         samples = zip(offsets, events, strict=True)
         wider = learn(self._schema, samples, self._lake_partition, self._limits, self._declared)
-        self._schema = wider.declare(self._declared.types) if self._declared.types else wider
+        self._schema = wider.declare(self._declared.types, self._declared.version)
 
     def _placer(self) -> Placer:
         memo, key = self._schema.memo, ("placer", self._limits, self._declared)

@@ -43,7 +43,7 @@ def _waits(for_broker: str | None) -> str | None:
 
 def _topic(topic: Topic, at_broker: tuple[list[int], int] | None, waits: str | None) -> dict[str, Any]:
     partitions, asked_at_us = at_broker or (None, None)
-    state, detail = topic.state, topic.reason
+    state, detail = topic.state, topic.reason or topic.alarm()
     if waits is not None and state in ("starting", "running"):
         state, detail = "waiting", waits
     return {

@@ -22,6 +22,7 @@ Kind = Literal["boolean", "number", "string", "struct", "list", "json"]
 RANK: Mapping[str, int] = {"json": 0, "struct": 1, "list": 2, "number": 3, "string": 4, "boolean": 5}
 
 NEW = 1 << 30  # `at` of what is in no registered schema yet: greater than that of everything that is
+NATURAL = "natural"  # stands for the type of a field whose declaration was taken back
 COLUMNLESS = NEW - 1  # `at` of what is registered and has no column yet
 
 
@@ -51,9 +52,14 @@ class Field:
     kinds: Mapping[str, Claim] = field(default_factory=dict)
     double: Claim | None = None  # the number is a double
     text: Claim | None = None  # some value did not fit: there is a sibling
-    declared: tuple[int, str] | None = None  # version of the declaration, type that an operator declared
+    declared: tuple[int, str] | None = None  # version of the settings that declared a type last, and the type
     fields: Mapping[str, Field] = field(default_factory=dict)  # of the struct
     element: Field | None = None  # of the list
+
+    @property
+    def declaration(self) -> str | None:
+        """The type that an operator declared; None: never, or taken back."""
+        return None if self.declared is None or self.declared[1] == NATURAL else self.declared[1]
 
     @property
     def kind(self) -> str | None:
@@ -135,15 +141,16 @@ def _joined_fields(a: Mapping[str, Field], b: Mapping[str, Field]) -> Mapping[st
 def _appears(own: Field) -> Claim | None:
     """Since when the field has a column: since its type is known, and something below an object or list has one."""
     kind = own.kind
-    if kind is None:
+    if kind is None or own.declaration == "drop":
         return None
     claim = own.kinds[kind]
-    if own.declared is not None or kind not in ("struct", "list"):
+    if own.declaration is not None or kind not in ("struct", "list"):
         return claim
     if kind == "list":
         below = [_appears(own.element)] if own.element is not None else []
     else:
-        below = [found for each in own.fields.values() for found in (_appears(each), each.sibling)]
+        kept = [each for each in own.fields.values() if each.declaration != "drop"]
+        below = [found for each in kept for found in (_appears(each), each.sibling)]
     first = min((each for each in below if each is not None), default=None)
     # Places in lists of different objects cannot be compared: only whether something was registered.
     return None if first is None else claim if first.at != NEW else max(claim, first)
@@ -221,12 +228,18 @@ class TopicSchema:
 
         return table_schema(self)
 
-    def declare(self, types: Mapping[tuple[str, ...], str]) -> TopicSchema:
-        """This schema with the types that an operator declared, from the next version on."""
-        root = self.root
-        for path, type_ in types.items():
-            root = _declared(root, path, type_, self.version + 1)
-        return self if root is self.root else replace(self, root=root)
+    def declare(self, types: Mapping[tuple[str, ...], str], version: int) -> TopicSchema:
+        """This schema with the types that an operator declared in this version of the topic's settings, and without
+        those that older ones did. What newer settings declared stays: workers hear of them one after the other.
+        """
+        key = ("declared", version, tuple(types.items()))
+        known: TopicSchema | None = self.memo.get(key)
+        if known is None:
+            root = _taken_back(self.root, (), types, version)
+            for path, type_ in types.items():
+                root = _declared(root, path, type_, version)
+            known = self.memo[key] = self if root is self.root else replace(self, root=root)
+        return known
 
 
 def columnless(own: Field) -> bool:
@@ -234,17 +247,21 @@ def columnless(own: Field) -> bool:
     return own.kind is not None and _appears(own) is None
 
 
+def _redeclared(own: Field, type_: str, version: int) -> Field:
+    if own.declared is not None and (own.declared[1] == type_ or own.declared[0] > version):
+        return own
+    # Rows with the older type may be brought to the new one: what does not fit needs the sibling.
+    claim = own.seen._replace(at=NEW, reason="declared")
+    return replace(
+        own,
+        declared=(version, type_),
+        text=_first(own.text, claim) if own.column and own.kind is not None else own.text,
+    )
+
+
 def _declared(own: Field, path: tuple[str, ...], type_: str, version: int) -> Field:
     if not path:
-        if own.declared is not None and own.declared[1] == type_:
-            return own
-        # Rows with the older type may be brought to the new one: what does not fit needs the sibling.
-        claim = own.seen._replace(at=NEW, reason="declared")
-        return replace(
-            own,
-            declared=(version, type_),
-            text=_first(own.text, claim) if own.column and own.kind is not None else own.text,
-        )
+        return _redeclared(own, type_, version)
     if own.element is not None and own.kind == "list":
         element = _declared(own.element, path, type_, version)
         return own if element is own.element else replace(own, element=element)
@@ -253,6 +270,22 @@ def _declared(own: Field, path: tuple[str, ...], type_: str, version: int) -> Fi
         return own  # not seen yet: it is declared when it comes
     changed = _declared(below, path[1:], type_, version)
     return own if changed is below else replace(own, fields={**own.fields, path[0]: changed})
+
+
+def _taken_back(
+    own: Field, path: tuple[str, ...], types: Mapping[tuple[str, ...], str], version: int
+) -> Field:
+    if own.declaration is not None and path not in types:
+        own = _redeclared(own, NATURAL, version)
+    if own.element is not None:
+        element = _taken_back(own.element, path, types, version)
+        own = own if element is own.element else replace(own, element=element)
+    changed = {
+        name: after
+        for name, each in own.fields.items()
+        if (after := _taken_back(each, (*path, name), types, version)) is not each
+    }
+    return replace(own, fields={**own.fields, **changed}) if changed else own
 
 
 def _shape(own: Field, top: bool) -> Any:

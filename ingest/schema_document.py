@@ -56,13 +56,13 @@ def _columns(own: Field, top: bool) -> list[dict[str, Any]]:
         entry = _column(name, column.name, _type(each), column.claim, reason)
         if each.declared is not None:
             version, type_ = each.declared
-            entry |= {
-                "type": {"drop": "null", "hash": "string"}.get(type_, type_),
-                "reason": "declared",
-                "declared": type_,
-                "declared_at": version,
-                "source": _type(each),
-            }
+            entry |= {"declared": type_, "declared_at": version}
+            if each.declaration is not None:
+                entry |= {
+                    "type": {"drop": "null", "hash": "string"}.get(type_, type_),
+                    "reason": "declared",
+                    "source": _type(each),
+                }
         columns.append(entry)
     return columns
 

@@ -31,6 +31,9 @@ _UNITS_US = {
 }
 
 
+SHORTEST_KEY = 16  # bytes
+
+
 class SettingsWrong(Exception):
     """One or more settings are missing or wrong; each line names its key."""
 
@@ -142,6 +145,11 @@ class Settings(ApiSettings):
     s3_sse: Literal["AES256", "aws:kms"] | None = Field(None, description="Encryption by the store.")
     s3_kms_key: str | None = Field(None, description="The key of aws:kms.")
 
+    hash_key_file: ReadableFile | None = Field(
+        None,
+        description="A file with the key of `hash`ed paths, 16 bytes at least: the same for all workers, kept secret.",
+    )
+
     memory: Size = Field(
         ByteSize(1 << 30),
         description="What a worker may hold; it publishes, then pauses, before it goes over.",
@@ -167,11 +175,18 @@ class Settings(ApiSettings):
             raise ValueError("TUKANG_BROKER_CERT and TUKANG_BROKER_KEY belong together")
         if self.prefix and not self.prefix.endswith("/"):
             raise ValueError("TUKANG_PREFIX must end with /")
+        if self.hash_key_file is not None and len(self.hash_key or b"") < SHORTEST_KEY:
+            raise ValueError(f"TUKANG_HASH_KEY_FILE must hold {SHORTEST_KEY} bytes at least")
         try:
             re.compile(self.pattern)
         except re.error as error:
             raise ValueError(f"TUKANG_TOPICS is no valid pattern: {error}") from error
         return self
+
+    @property
+    def hash_key(self) -> bytes | None:
+        """The key of hashed paths, if there is one; white space around it does not count."""
+        return None if self.hash_key_file is None else self.hash_key_file.read_bytes().strip()
 
     @property
     def names(self) -> list[str]:

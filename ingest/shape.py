@@ -124,9 +124,9 @@ class _Column:
             self.parsed = VARIANTS[self._variant]
             self.same = False
             return
-        if own.declared is not None and own.declared[1] not in NATURAL:
-            self._convert = own.declared[1]
-        if own.declared is not None and (self._convert != "drop" or kind not in ("struct", "list")):
+        if own.declaration is not None and own.declaration not in NATURAL:
+            self._convert = own.declaration
+        if own.declaration is not None and (self._convert != "drop" or kind not in ("struct", "list")):
             self.parsed = declared.parsed_type(own)
             self._double = self.parsed == pa.float64() and self._convert != "drop"
         elif kind == "struct" and not own.retired:

@@ -69,7 +69,7 @@ def show(
     if workers:
         console.print(_workers(workers, now))
     for topic in topics:
-        if topic["todo"]:
+        if topic["todo"] or (topic["state"] == "running" and topic["reason"] not in (None, "running")):
             console.print(
                 f"{topic['topic']} is {topic['state']}: {_sentence(topic)}", markup=False, soft_wrap=True
             )
@@ -131,7 +131,7 @@ def _table(*names: str) -> Table:
 
 def _sentence(topic: Answer) -> str:
     reason = f"{topic['reason'].rstrip('.')}. " if topic["reason"] else ""
-    return f"{reason}{topic['todo']}"
+    return f"{reason}{topic['todo'] or ''}".strip()
 
 
 def _time(text: str | None, without: str) -> str:

@@ -17,6 +17,9 @@ from ingest.values import Broken, Deep, Doubled, Number, doubled_text, object_of
 _SPACE = " \t\n\r"
 _WHITE = re.compile(r"[ \t\n\r]*")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # an escape that may be half of a pair
+# One whose other half does not stand beside it; of use where no backslash is escaped itself.
+_LONE = re.compile(r"\\u[dD](?:[89abAB](?!..\\u[dD][c-fC-F])|[c-fC-F](?<!\\u[dD][89abAB]..\\u[dD].))")
+_CONTAINERS = frozenset((dict, list, Doubled))
 _HALF = re.compile("[\ud800-\udfff]")
 _LONGEST_INT = 18  # digits that surely have 64 bits
 
@@ -86,7 +89,9 @@ class Reader:
             raise Unreadable("not_json", "more text after the end of the value", _bytes(text, at))
         if not isinstance(value, (dict, Doubled)):
             raise Unreadable("not_object", f"{_kind(value)}, not an object", _bytes(text, start))
-        return _mended(value) if "\\u" in text and _SURROGATE.search(text) else value
+        if "\\u" in text and (_SURROGATE if "\\\\" in text else _LONE).search(text):
+            _mend(value)
+        return value
 
 
 def values_of_sibling(text: str) -> list[Any]:
@@ -151,19 +156,24 @@ def _kind(value: Any) -> str:
     return "a string" if isinstance(value, (str, Broken)) else "a number"
 
 
-def _mended(value: Any) -> Any:
-    """The same value with its broken strings marked."""
+def _mend(value: Any) -> None:
+    """Marks the broken strings in an object or array."""
     kind = type(value)
-    if kind is str:
-        return Broken(value) if not value.isascii() and _HALF.search(value) else value
     if kind is dict:
-        return {
-            name: each if type(each) is str and each.isascii() else _mended(each)
-            for name, each in value.items()
-        }
-    if kind is Doubled:
-        repeated = {name: _mended(every) for name, every in value.repeated.items()}
-        return Doubled(_mended(value.last), repeated)
-    if kind is list:
-        return [_mended(each) for each in value]
-    return value
+        for name, each in value.items():
+            if type(each) is str:
+                if not each.isascii() and _HALF.search(each):
+                    value[name] = Broken(each)
+            elif type(each) in _CONTAINERS:
+                _mend(each)
+    elif kind is list:
+        for place, each in enumerate(value):
+            if type(each) is str:
+                if not each.isascii() and _HALF.search(each):
+                    value[place] = Broken(each)
+            elif type(each) in _CONTAINERS:
+                _mend(each)
+    else:
+        _mend(value.last)
+        for every in value.repeated.values():
+            _mend(every)

@@ -139,9 +139,9 @@ def _masked(times: Times, column: pa.Array) -> Times:
 
 
 def believed(
-    event_us: Times, timestamps_ms: Times, fetched_at_us: int, max_ahead_us: int
+    event_us: Times, timestamps_ms: Times, fetched_at_us: int | Times, max_ahead_us: int
 ) -> tuple[Times, pa.Array]:
-    """The time of each row, and where it is from: `event`, `record` or `fetch`.
+    """The time of each row, and where it is from: `event`, `record` or `fetch`. `fetched_at_us`: of all, or of each.
 
     An event's own time is believed up to `max_ahead_us` after the earlier of the record's timestamp and the fetch; the
     record's timestamp, which may be the producer's clock too, up to `max_ahead_us` after the fetch.
@@ -150,7 +150,7 @@ def believed(
     stamps_us = timestamps_ms * 1_000
     earlier = np.minimum(stamps_us, fetched_at_us)
     if not stamped.all():
-        earlier[~stamped] = fetched_at_us
+        earlier = np.where(stamped, earlier, fetched_at_us)
     own = event_us <= earlier + max_ahead_us
     own &= event_us != NO_TIME
     if own.all():

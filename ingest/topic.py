@@ -22,6 +22,7 @@ from ingest.chunk import Chunk, Records
 from ingest.decode import Decoded, decode
 from ingest.held import Held, stands_in
 from ingest.ids import uuid7
+from ingest.letter_rate import LetterRate
 from ingest.log_limits import Limits, endangered
 from ingest.position import Position
 from ingest.publish import Press
@@ -94,6 +95,7 @@ class Topic:
         # By lake partition and version: where the log was seen to end before that position (`opening` judges).
         self.ended_before: dict[tuple[int, str | None], list[int]] = {}
         self.totals: Counter[str] = Counter()
+        self.letter_rate = LetterRate()
         self._lock = asyncio.Lock()  # held rows: one chunk or one cut at a time
         self._schema_lock = asyncio.Lock()
 
@@ -191,6 +193,10 @@ class Topic:
         if self.publishing is not None or not self.parts:
             return None
         helds = [part.held for part in self.parts.values()]
+        if self.settings.error_mode == "suspend" and any(
+            held.dead and not len(held.awaited) for held in helds
+        ):
+            return "dead letters"
         return batch.due(helds, self.settings.flush, self.idle(), now_us)
 
     def ready_rows(self) -> int:
@@ -231,6 +237,7 @@ class Topic:
             self.stop("refused", str(refused))
             return
         metrics.count(self.totals, cut.lines)
+        self._watch_letters(cut)
         # The next chunks are being deduplicated in a thread: nothing is forgotten under it.
         async with self._lock:
             for line in cut.lines:
@@ -245,6 +252,23 @@ class Topic:
             len(files),
             ", ".join(f"{line.lake_partition}:{line.from_offset}-{line.to_offset}" for line in cut.lines),
         )
+        if self.settings.error_mode == "suspend" and any(line.dead_letters for line in cut.lines):
+            self.stop("suspended", _first_letter(cut, answer["sequence"]))
+
+    def alarm(self) -> str | None:
+        """What is wrong with a topic that is read all the same; None: nothing."""
+        return self.letter_rate.alarm(self.means.now_us(), self.settings.dead_letter_alarm)
+
+    def _watch_letters(self, cut: batch.Cut) -> None:
+        """Says once when too many records are dead letters, and once when no more."""
+        consumed = sum(line.consumed for line in cut.lines)
+        self.letter_rate.add(self.means.now_us(), consumed, sum(line.dead_letters for line in cut.lines))
+        alarm = self.alarm()
+        if alarm is not None and not self.letter_rate.raised:
+            log.error("topic %s: %s", self.name, alarm)
+        elif alarm is None and self.letter_rate.raised:
+            log.info("topic %s: no longer too many dead letters", self.name)
+        self.letter_rate.raised = alarm is not None
 
     def _cut(self, parts: list[Part], commit_id: str, early: Collection[int]) -> batch.Cut | None:
         return batch.cut(
@@ -322,3 +346,13 @@ def _records(chunk: Chunk, held: Held) -> Records:
     records = drain.records(chunk)
     mask = held.wanted(records.offsets)
     return records if mask is None else records.where(mask)
+
+
+def _first_letter(cut: batch.Cut, sequence: int) -> str:
+    """Which dead letter stopped the topic, and what to do."""
+    letters = cut.dead_parts[0].slice(0, 1).to_pylist()[0]
+    return (
+        f"commit {sequence} has dead letters (error_mode: suspend), first offset {letters['_offset']} of lake partition"
+        f" {letters['_lake_partition']}, {letters['_reason']}: {letters['_reason_text']}. Look at them with"
+        " tukang dead-letters list, then tukang topics resume"
+    )

@@ -163,7 +163,22 @@ def id_text(value: Any) -> str | None:
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False)
 _encode = _encoder.encode
-_SIMPLE: Mapping[type, Callable[[Any], str]] = {str: _encode, int: str, float: repr}
+_quoted: Callable[[str], str] = json.encoder.encode_basestring
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
+
+
+# By type, without the encoder's detours: these are nearly all that siblings hold.
+_SIMPLE: Mapping[type, Callable[[Any], str]] = {
+    str: _quoted,
+    int: str,
+    float: repr,
+    bool: lambda value: "true" if value else "false",
+    Number: lambda value: value.text,
+    Broken: lambda value: _SURROGATE.sub(_escaped, _quoted(value.text)),
+}
 
 
 def text_of(value: Any) -> str:
@@ -215,7 +230,3 @@ def _pieces(value: Any) -> Iterable[str]:
         yield "[]" if lead == "[" else "]"
     else:
         yield _encode(value)
-
-
-def _escaped(found: re.Match[str]) -> str:
-    return f"\\u{ord(found[0]):04x}"

@@ -128,7 +128,7 @@ def _make_view(connection: duckdb.DuckDBPyConnection, feed: Feed, topic: str, wh
 
 def _columns(schema: dict[str, Any]) -> Struct:
     """The columns that a topic's files would have if there were any."""
-    own = tuple((each["column"], _type(each["type"])) for each in schema["columns"])
+    own = tuple((each["column"], _type(each["type"])) for each in schema["columns"] if _kept(each["type"]))
     return Struct((*(field for field in SYSTEM.fields if field[0] != "_sequence"), *own))
 
 
@@ -137,8 +137,17 @@ def _type(said: Any) -> Type:
     if isinstance(said, dict):
         if "list" in said:
             return List(_type(said["list"]))
-        return Struct(tuple((each["column"], _type(each["type"])) for each in said["struct"]))
+        return Struct(
+            tuple((each["column"], _type(each["type"])) for each in said["struct"] if _kept(each["type"]))
+        )
     return _SCALARS.get(said) or str(said).upper()
+
+
+def _kept(said: Any) -> bool:
+    """Whether files have a column for it: something below an object or list has a type."""
+    if isinstance(said, dict):
+        return _kept(said["list"]) if "list" in said else any(_kept(each["type"]) for each in said["struct"])
+    return bool(said != "null")
 
 
 def _open_store(connection: duckdb.DuckDBPyConnection, settings: LoaderSettings) -> None:

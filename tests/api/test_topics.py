@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import threading
 
+import numpy as np
+
+from ingest.chunk import Records
+from ingest.decode import DecodeRules, decode
+from ingest.schema import TopicSchema
 from tests.api.conftest import World
 
 
@@ -225,3 +230,76 @@ def test_a_zero_byte_in_a_text_is_no_defect_of_the_server(world: World) -> None:
 def test_a_number_of_a_partition_has_room_above_it(world: World) -> None:
     asked = {"topics": [{"topic": "orders", "partitions": [2**31 - 1]}]}
     assert world.send("POST", "/positions", asked, 400)["type"] == "/problems/request-invalid"
+
+
+def test_declared_types_and_paths_are_checked_and_explained(world: World) -> None:
+    world.maker()
+    for wrong in (
+        {"types": {"a": "datetime"}},
+        {"types": {"a": "decimal(4,5)"}},
+        {"types": {"": "date"}},
+        {"types": ["a"]},
+        {"types": {"a": 1}},
+        {"drop": "a"},
+        {"drop": ["a\\b"]},
+        {"hash": [""]},
+        {"max_depth": 151},
+        {"dead_letter_alarm": 0},
+        {"dead_letter_alarm": "1%"},
+    ):
+        refused = world.send("PATCH", "/topics/orders", {"settings": wrong}, 422)
+        assert set(refused["errors"]) == set(wrong), wrong
+    right = {
+        "types": {"order.total": "decimal(12,2)", "at": "timestamp", "a\\.b": "json"},
+        "drop": ["card.number"],
+        "hash": ["customer.name"],
+        "dead_letter_alarm": 0.2,
+    }
+    world.send("PUT", "/defaults/every", {"pattern": ".*", "settings": {"hash": ["name"]}})
+    shown = world.send("PATCH", "/topics/orders", {"settings": right})
+    assert {name: shown["settings"][name] for name in right} == right
+    explained = world.get("/topics/orders", explain="1")["explained"]
+    assert explained["types"] == {"value": right["types"], "origin": "topic", "defaults": None}
+    world.send("PATCH", "/topics/orders", {"settings": {"hash": None}})
+    explained = world.get("/topics/orders", explain="1")["explained"]
+    assert explained["hash"] == {"value": ["name"], "origin": "defaults", "defaults": "every"}
+
+
+def test_a_commit_with_dead_letters_suspends_a_topic_that_asks_for_it_until_it_is_resumed(
+    world: World,
+) -> None:
+    maker = world.maker()
+
+    def commit(dead_letters: int = 0) -> dict[str, object]:
+        maker.send(maker.append(maker.line(0, 2, dead_letters=dead_letters, written=2 - dead_letters)))
+        found: dict[str, object] = world.get("/topics/orders")
+        return found
+
+    assert commit(dead_letters=1)["state"] == "unknown"  # error_mode is keep
+    world.send("PATCH", "/topics/orders", {"settings": {"error_mode": "suspend"}})
+    assert commit()["state"] == "unknown"
+    suspended = commit(dead_letters=1)
+    assert (suspended["state"], suspended["paused"]) == ("suspended", True)
+    assert "commit 3" in str(suspended["reason"])
+    assert commit(dead_letters=1)["reason"] == suspended["reason"]
+    said = maker.begin()
+    assert (said["state"], said["paused"]) == ("suspended", True)
+    resumed = world.send("POST", "/topics/orders/resume")
+    assert (resumed["state"], resumed["paused"]) == ("unknown", False)
+    assert commit(dead_letters=1)["state"] == "suspended"
+
+
+def test_every_schema_that_a_worker_makes_can_be_registered(world: World) -> None:
+    world.maker()
+    records = [
+        b'{"a":[],"b":null,"c":{"d":[[]]},"e":[null],"f":{}}',
+        b'{"secret":{"x":1},"g":"x","amount":"1.5"}',
+    ]
+    rules = DecodeRules.from_settings(
+        {"drop": ["secret.x", "g"], "hash": ["b"], "types": {"amount": "decimal(12,2)"}}, b"key", 3
+    )
+    chunk = Records(np.arange(2), np.zeros(2, np.int64), [None, None], list(records), None)
+    made = decode(chunk, 0, TopicSchema(), rules, 0).schema.to_json()
+    body = {"base_version": 0, "columns": made["columns"], "decisions": made["decisions"]}
+    world.send("POST", "/topics/orders/schemas", body, 201)
+    assert TopicSchema.from_json(world.get("/topics/orders/schema")).to_json()["columns"] == made["columns"]

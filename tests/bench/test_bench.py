@@ -9,7 +9,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from bench import data
+from bench import bad_days, data
 from bench.contenders import Contender, program
 from bench.run import Run, result
 
@@ -43,6 +43,13 @@ def test_a_result_is_made_of_medians() -> None:
         "files": 2,
         "ratio_to_stock_faust": 20.0,
     }
+
+
+def test_bad_days_are_measured_with_every_record_accounted_for() -> None:
+    results = bad_days.measure(2_000, 1)
+    assert [each["events"] for each in results] == list(bad_days.KINDS)
+    assert all(int(str(each["events_per_s"])) > 0 for each in results)
+    assert results[0]["ratio_to_good"] == 1.0
 
 
 @pytest.mark.slow

@@ -55,7 +55,7 @@ def test_rows_of_before_a_declaration_get_its_type() -> None:
         [b'{"a":"2024-05-01","b":{"x":1,"y":1,"y":"z"},"c":7,"d":"s"}', b'{"a":"n/a","b":"q"}']
     )
     types = {("a",): "date", ("b",): "json", ("c",): "drop", ("d",): "hash"}
-    table = conform(old, schema.declare(types))
+    table = conform(old, schema.declare(types, 1))
     assert [str(each) for each in table.column("a").to_pylist()] == ["2024-05-01", "None"]
     assert table.column("a__text").to_pylist() == [None, '"n/a"']
     assert table.column("b").to_pylist() == ['{"x":1,"y":1,"y":"z"}', None]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -97,3 +99,30 @@ def test_a_first_fraction_makes_the_column_a_double() -> None:
     result = decoded(b'{"a":1}', b'{"a":1.0}')
     assert event(result, 0) == {"a": 1.0}
     assert str(result.table.schema.field("a").type) == "double"
+
+
+@pytest.mark.parametrize(
+    ("text", "lone"),
+    [
+        (r"\ud83d\ude00", False),
+        (r"x\uD83D\uDE00\ud83d\ude00", False),
+        (r"\\ud800", False),
+        (r"\ud83d", True),
+        (r"\ude00", True),
+        (r"\ude00\ud83d", True),
+        (r"\ud83d\ud83d\ude00", True),
+        (r"\ud83d\ude00\ude00", True),
+        (r"\\ud83d\ude00", True),
+        (r"\ud83d\\ude00", True),
+        (r"\ud83dx\ude00", True),
+        (r"\ud83d\u0041\ude00", True),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_told_from_a_whole_one(text: str, lone: bool) -> None:
+    record = b'{"n":1,"a":"%s","b":["%s"],"b":{"c":["%s"]}}' % ((text.encode(),) * 3)
+    known = decoded(b'{"n":1,"a":"x","b":{"c":["y"]}}').schema
+    found = event(decoded(record, schema=known))
+    assert ("a__text" in found) == lone
+    value = json.loads(f'"{text}"')
+    assert json.loads(str(found["a__text"])) == value if lone else found["a"] == value
+    assert json.loads(str(found["b__text"])) == [[value], {"c": [value]}]
