@@ -6,6 +6,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from api import (
     accept,
     audit,
+    catalogue,
     claims,
     commits,
     defaults,
@@ -60,6 +61,7 @@ NOUNS = (
     expiry,
     claims,
     sweep,
+    catalogue,
     holds,
     metrics,
 )
