@@ -97,6 +97,53 @@ def upkeep(once: bool) -> None:
         asyncio.run(serve(load_settings(), once=once))
 
 
+@main.command()
+@click.argument("topics", nargs=-1)
+@click.option("--dry-run", is_flag=True, help="Say what would expire.")
+def expire(topics: tuple[str, ...], dry_run: bool) -> None:
+    """Take files whose retention is over out of the live set, as upkeep does by itself."""
+    import asyncio
+
+    from ingest.service import REFUSALS
+    from ingest.settings import SettingsWrong, load_settings
+    from ingest.upkeep.commands import expire_now
+
+    with one_line(SettingsWrong, *REFUSALS):
+        for line in asyncio.run(expire_now(load_settings(), topics, dry=dry_run)):
+            click.echo(line)
+
+
+@main.command()
+@click.argument("topics", nargs=-1)
+@click.option("--dry-run", is_flag=True, help="Say what would be deleted.")
+def sweep(topics: tuple[str, ...], dry_run: bool) -> None:
+    """Delete objects that nobody needs any more, as upkeep does by itself."""
+    import asyncio
+
+    from ingest.service import REFUSALS
+    from ingest.settings import SettingsWrong, load_settings
+    from ingest.upkeep.commands import sweep_now
+
+    with one_line(SettingsWrong, *REFUSALS):
+        for line in asyncio.run(sweep_now(load_settings(), topics, dry=dry_run)):
+            click.echo(line)
+
+
+@service("rebuild")
+def rebuild() -> None:
+    """Make a lost database again, from the catalogue that upkeep keeps in the lake. The API must be stopped."""
+    from api.rebuild import rebuild as make_again
+    from api.settings import SettingsError, load
+    from ingest.lake import LakeRefused, LakeUnavailable
+    from ingest.settings import SettingsWrong, load_settings
+    from ingest.upkeep.rebuilding import NothingKept, kept_in_lake
+
+    log_to_stderr()
+    with one_line(SettingsError, SettingsWrong, LakeRefused, LakeUnavailable, NothingKept):
+        for line in make_again(load(), kept_in_lake(load_settings())):
+            click.echo(line)
+
+
 @service("migrate")
 def migrate() -> None:
     """Bring the API's database to this release's schema."""

@@ -85,6 +85,10 @@ class Upkeep:
                 )
         return done
 
+    async def names(self) -> list[str]:
+        """All topics that have commits."""
+        return [topic["topic"] async for topic in self.catalog.topics() if topic["sequence"]]
+
     async def tend(self, name: str) -> int:
         """All that is due for one topic; returns how many commits it made."""
         done = 0

@@ -35,4 +35,4 @@ def _run(environment: dict[str, str], log: str) -> None:
     sys.stderr = open(log, "a", buffering=1)  # noqa: SIM115, PTH123
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(process)d %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    asyncio.run(serve(load_settings(), pace=Pace(round_s=0.1, claim_s=1)))
+    asyncio.run(serve(load_settings(), pace=Pace(round_s=0.1, claim_s=1, copy_s=0.5)))

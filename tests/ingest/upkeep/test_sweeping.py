@@ -33,9 +33,10 @@ class Ahead:
     """The database's clock, and when it jumped."""
 
     jump_us: int | None = None
+    ahead_us = AHEAD_US
 
     def __call__(self, connection: Any) -> int:
-        return database_clock(connection) + (AHEAD_US if self.jump_us is not None else 0)
+        return database_clock(connection) + (self.ahead_us if self.jump_us is not None else 0)
 
 
 @pytest.fixture
