@@ -11,6 +11,7 @@ from api import (
     commits,
     defaults,
     docs,
+    erasures,
     expiry,
     feed,
     files,
@@ -62,6 +63,7 @@ NOUNS = (
     claims,
     sweep,
     catalogue,
+    erasures,
     holds,
     metrics,
 )

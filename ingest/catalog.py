@@ -185,6 +185,20 @@ class Catalog:
             found.update(self._sound(await self._patiently("POST", f"/topics/{topic}/named", body))["named"])
         return found
 
+    async def begin_erasure(self, topic: str, field: str, values: Sequence[str]) -> Answer:
+        """The rule: appends made before it are refused from now on."""
+        body = {"field": field, "values": list(values)}
+        return self._sound(await self._patiently("POST", f"/topics/{topic}/erasures", body))
+
+    async def erasure(self, topic: str, number: int) -> Answer:
+        """How far an erasure is."""
+        return self._sound(await self._patiently("GET", f"/topics/{topic}/erasures/{number}"))
+
+    async def finish_erasure(self, topic: str, number: int, done: Mapping[str, Any]) -> Answer:
+        """The signed record of what was done."""
+        path = f"/topics/{topic}/erasures/{number}/record"
+        return self._sound(await self._patiently("POST", path, done))
+
     async def loaders(self) -> list[Answer]:
         """All loaders, with what they asked for."""
         return [loader async for page in self._pages("/loaders", {}) for loader in page["loaders"]]

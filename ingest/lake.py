@@ -270,6 +270,14 @@ class Lake:
             f"get {url}", lambda: self._client.get_object(Bucket=bucket, Key=key, **extra)["Body"].read()
         )
 
+    def get_version(self, url: str, version: str | None) -> bytes:
+        """The bytes of an object, or of one version of it."""
+        bucket, _, key = url.removeprefix("s3://").partition("/")
+        extra: dict[str, Any] = {} if version is None else {"VersionId": version}
+        return self._call(  # type: ignore[no-any-return]
+            f"get {url}", lambda: self._client.get_object(Bucket=bucket, Key=key, **extra)["Body"].read()
+        )
+
     def _call(self, doing: str, act: Any) -> Any:
         if self._closed:
             raise LakeClosed(f"did not {doing}: the process ends")

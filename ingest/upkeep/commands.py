@@ -18,7 +18,7 @@ SHOWN = 20
 async def expire_now(settings: Settings, topics: Sequence[str], *, dry: bool) -> list[str]:
     """A line for each topic: what expired, or would."""
     said = []
-    async with _hand(settings) as upkeep:
+    async with by_hand(settings) as upkeep:
         for name in topics or await upkeep.names():
             async with upkeep.claims.topic(name) as ours:
                 if not ours and not dry:
@@ -37,7 +37,7 @@ async def expire_now(settings: Settings, topics: Sequence[str], *, dry: bool) ->
 async def sweep_now(settings: Settings, topics: Sequence[str], *, dry: bool) -> list[str]:
     """A line for each topic, and the first addresses: what was deleted, or would be."""
     said = []
-    async with _hand(settings) as upkeep:
+    async with by_hand(settings) as upkeep:
         if await asyncio.to_thread(upkeep.lake.versioned):
             said.append(
                 f"the bucket {settings.bucket} keeps versions: what is deleted stays as an older version, until a "
@@ -64,7 +64,7 @@ async def sweep_now(settings: Settings, topics: Sequence[str], *, dry: bool) -> 
 
 
 @asynccontextmanager
-async def _hand(settings: Settings) -> AsyncIterator[Upkeep]:
+async def by_hand(settings: Settings) -> AsyncIterator[Upkeep]:
     """An upkeep that goes no rounds. Raises what `ingest.service.REFUSALS` says."""
     upkeep = Upkeep(settings, lake_of(settings), catalog_of(settings), Pace())
     try:

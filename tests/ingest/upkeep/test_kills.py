@@ -96,7 +96,7 @@ def test_upkeep_that_is_killed_at_any_moment_leaves_nothing_but_orphans(
     dice = random.Random(7)
     for number in range(KILLS):
         process = start_upkeep({**environment, "TUKANG_NAME": f"upkeep-{number}"}, log)
-        time.sleep(dice.uniform(0.1, 1.2) * first_s)
+        time.sleep(dice.uniform(0.1, 1.1) * first_s)
         process.kill()
         process.join()
         if number % 4 == 3:
