@@ -9,7 +9,7 @@ BIN := .venv/bin
 SOURCES := ingest api loaders deploy tukang.py
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: run setup test test-fast lint bench simulate chaos docs picture clean distclean
+.PHONY: run setup test test-fast lint bench bench-lake simulate chaos docs picture clean distclean
 .DEFAULT_GOAL := run
 
 run: .venv/installed
@@ -30,6 +30,9 @@ lint: .venv/developed
 
 bench: .venv/developed
 	$(BIN)/python -m bench.run $(ARGS)
+
+bench-lake: .venv/developed
+	$(BIN)/python -m bench.lake $(ARGS)
 
 simulate: .venv/developed
 	$(BIN)/python -m tests.simulation --jobs 2 --figures 0:$(or $(SEEDS),2000) $(ARGS)
