@@ -39,6 +39,7 @@ simulate: .venv/developed
 
 chaos: .venv/developed
 	$(BIN)/python -m tests.chaos.run --minutes $(or $(MINUTES),10) $(ARGS)
+	UPKEEP_KILLS=$(or $(KILLS),200) $(BIN)/python -m pytest --timeout 3600 tests/ingest/upkeep/test_kills.py
 
 docs: .venv/installed
 	$(BIN)/python -m docs.pages

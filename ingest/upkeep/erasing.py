@@ -88,7 +88,9 @@ class _Erasing:
             if found:
                 await self._upkeep.write_live(self._topic)
             elif covered:
-                return self._said(await self._finish(begun["id"], page["sequence"]))
+                ended = await self._finish(begun["id"], page["sequence"])
+                await self._upkeep.copy.keep(self._topic)  # a rebuild must not bring back what is erased
+                return self._said(ended)
             elif time.monotonic() > self._deadline:
                 raise NotFinished(
                     f"{self._topic}: {self._rows()} rows are erased, but some of what Kafka had is not in the lake yet "

@@ -176,8 +176,15 @@ class Upkeep:
             if topic["schema_version"]
             else TopicSchema()
         )
+        known = schema.arrow().names
         return await self.sealer.replace(
-            name, topic["epoch"], work, schema, period_us=period_us, file_bytes=file_bytes
+            name,
+            topic["epoch"],
+            work,
+            schema,
+            period_us=period_us,
+            file_bytes=file_bytes,
+            order_by=[column for column in values["sort_by"] if column in known],
         )
 
 
@@ -191,6 +198,8 @@ async def serve(settings: Settings, *, once: bool = False, pace: Pace | None = N
     lake, catalog = lake_of(settings), catalog_of(settings)
     await wait_for("the object store", lambda: asyncio.to_thread(lake.check), LakeUnavailable)
     await wait_for("the API", catalog.check, CatalogUnavailable)
+    if await asyncio.to_thread(lake.versioned):
+        log.warning("the bucket keeps versions: what is swept stays there, until a lifecycle rule ends it")
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
