@@ -5,11 +5,13 @@ SHELL := /bin/sh
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& { echo $$p; break; }; done)
+JOBS ?= 2
 BIN := .venv/bin
 SOURCES := ingest api loaders deploy tukang.py
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: run setup test test-fast lint bench bench-lake simulate chaos docs picture clean distclean
+.PHONY: run setup test test-fast lint bench bench-lake bench-api bench-verify record simulate chaos docs picture \
+	clean distclean
 .DEFAULT_GOAL := run
 
 run: .venv/installed
@@ -17,11 +19,12 @@ run: .venv/installed
 
 setup: .venv/developed
 
+# Two at once, because most tests wait for servers; `make test JOBS=0` runs them one after the other.
 test: .venv/developed
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 test-fast: .venv/developed
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow" $(ARGS)
 
 lint: .venv/developed
 	$(BIN)/ruff format --check .
@@ -33,6 +36,16 @@ bench: .venv/developed
 
 bench-lake: .venv/developed
 	$(BIN)/python -m bench.lake $(ARGS)
+
+bench-verify: .venv/developed
+	$(BIN)/python -m bench.verify
+
+bench-api: .venv/developed
+	$(BIN)/python -m bench.api $(ARGS)
+
+# At a release: what its programs ask the API, for the next one's tests.
+record: .venv/developed
+	$(BIN)/python -m pytest tests/api/record_requests.py $(ARGS)
 
 simulate: .venv/developed
 	$(BIN)/python -m tests.simulation --jobs 2 --figures 0:$(or $(SEEDS),2000) $(ARGS)

@@ -213,11 +213,11 @@ def verify(topic: str | None, erased: str | None, **options: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="As JSON on stdout.")
 def status(as_json: bool) -> None:
     """Lag, freshness, completeness and state of every topic, and what to do."""
-    from ingest.settings import SettingsWrong, load_settings
+    from ingest.settings import ApiSettings, SettingsWrong, load_settings
     from ingest.status import status as show
 
     with one_line(SettingsWrong):
-        sys.exit(show(load_settings(), as_json=as_json))
+        sys.exit(show(load_settings(ApiSettings), as_json=as_json))
 
 
 @contextmanager
@@ -225,10 +225,10 @@ def operator() -> Iterator[Any]:
     """The API for an operator's command; refusals in one line."""
     from ingest.catalog import CatalogRefused, CatalogUnavailable
     from ingest.operate import Operator
-    from ingest.settings import SettingsWrong, load_settings
+    from ingest.settings import ApiSettings, SettingsWrong, load_settings
 
     with one_line(SettingsWrong, CatalogRefused, CatalogUnavailable, OSError, ValueError):
-        yield Operator(load_settings())
+        yield Operator(load_settings(ApiSettings))
 
 
 @main.group()
@@ -296,6 +296,59 @@ def topics_apply(file: Path, dry_run: bool) -> None:
     with operator() as api:
         for line in api.apply(file, dry_run=dry_run):
             click.echo(line)
+
+
+@main.group()
+def loaders() -> None:
+    """Loaders: list, lag, hold, removal."""
+
+
+@loaders.command("list")
+def loaders_list() -> None:
+    """Name, topics that are behind, commits and rows to load, and whether retention waits for it."""
+    with operator() as api:
+        for each in api.loaders():
+            waits = "hold" if each["hold"] else "-"
+            behind = each["behind"] + each["unstarted"]
+            click.echo(f"{each['name']}\t{behind}\t{each['lag_commits']}\t{each['lag_rows']}\t{waits}")
+
+
+@loaders.command("show")
+@click.argument("loader")
+def loaders_show(loader: str) -> None:
+    """Each topic of a loader: its cursor, the head, rows to load, since when the next commit waits."""
+    with operator() as api:
+        for each in api.cursors(loader):
+            cursor = "-" if each["sequence"] is None else each["sequence"]
+            rows = "-" if each["lag_rows"] is None else each["lag_rows"]
+            click.echo(f"{each['topic']}\t{cursor}\t{each['head']}\t{rows}\t{each['waiting_since'] or '-'}")
+
+
+@loaders.command("hold")
+@click.argument("loader")
+def loaders_hold(loader: str) -> None:
+    """Retention and the sweep wait for the loader, up to `hold_limit`."""
+    with operator() as api:
+        api.hold(loader, True)
+        click.echo(f"{loader}: hold")
+
+
+@loaders.command("release")
+@click.argument("loader")
+def loaders_release(loader: str) -> None:
+    """Nothing waits for the loader; its cursors stay."""
+    with operator() as api:
+        api.hold(loader, False)
+        click.echo(f"{loader}: -")
+
+
+@loaders.command("remove")
+@click.argument("loader")
+def loaders_remove(loader: str) -> None:
+    """Take a loader away with its cursors."""
+    with operator() as api:
+        api.remove_loader(loader)
+        click.echo(f"{loader} is removed")
 
 
 @main.group()

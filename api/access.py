@@ -13,8 +13,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from flask import Request, g
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import Connection, bindparam, or_, select
 
+from api.database import Clock
 from api.patterns import covers
 from api.problems import Problem
 from api.tables import Record, tokens
@@ -70,18 +71,23 @@ class Failures:
             return len(times) > MOST_FAILURES and now - times[0] < FAILURES_US
 
 
-def find_token(connection: Connection, token: str, now_us: int) -> Record | None:
-    """The row of a token that is valid now."""
+FIND_TOKEN = select(tokens).where(
+    or_(tokens.c.hash == bindparam("hash"), tokens.c.former_hash == bindparam("hash"))
+)
+
+
+def find_token(connection: Connection, token: str, clock: Clock) -> Record | None:
+    """The row of a token that is valid now. The clock is asked only when it matters, a round trip each time."""
     hashed = digest(token)
-    row = connection.execute(
-        select(tokens).where(or_(tokens.c.hash == hashed, tokens.c.former_hash == hashed))
-    ).one_or_none()
-    if row is None or row.revoked_us is not None or (row.expires_us is not None and row.expires_us <= now_us):
+    row = connection.execute(FIND_TOKEN, {"hash": hashed}).one_or_none()
+    if row is None or row.revoked_us is not None:
+        return None
+    if row.expires_us is not None and row.expires_us <= clock(connection):
         return None
     if hmac.compare_digest(bytes(row.hash), hashed):
         return row
     former = row.former_hash is not None and hmac.compare_digest(bytes(row.former_hash), hashed)
-    return row if former and (row.former_until_us or 0) > now_us else None
+    return row if former and (row.former_until_us or 0) > clock(connection) else None
 
 
 def bearer(request: Request) -> str | None:

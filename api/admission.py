@@ -28,8 +28,8 @@ def admit(
     if token is None:
         raise unauthorized()
     database = process.database
-    with database.read() as connection:
-        row = find_token(connection, token, database.clock(connection))
+    with database.ask() as connection:
+        row = find_token(connection, token, database.clock)
     if row is None:
         if failures.add(request.remote_addr or ""):
             raise Problem(

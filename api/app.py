@@ -15,6 +15,7 @@ from api import (
     expiry,
     feed,
     files,
+    folding,
     headers,
     health,
     holds,
@@ -64,6 +65,7 @@ NOUNS = (
     sweep,
     catalogue,
     erasures,
+    folding,
     holds,
     metrics,
 )

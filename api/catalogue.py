@@ -22,6 +22,7 @@ from api.tables import (
     defaults,
     epochs,
     files,
+    folded,
     holds,
     lake_partitions,
     ledger,
@@ -86,6 +87,16 @@ def _state(connection: Connection, topic: Record) -> dict[str, Any]:
         "periods": all_of(periods, periods.c.start_us),
         "schemas": all_of(schemas, schemas.c.version),
         "defaults": _plain_all(defaults, connection.execute(select(defaults))),
+        "folded": all_of(folded, folded.c.sequence),
+        # Of commits that are folded; those of the others stand with them.
+        "files": _plain_all(
+            files,
+            connection.execute(
+                select(files)
+                .where(files.c.topic_id == topic.id, files.c.added_sequence < topic.oldest)
+                .order_by(files.c.id)
+            ),
+        ),
         "holds": _plain_all(holds, connection.execute(select(holds))),
         "loaders": _plain_all(loaders, connection.execute(select(loaders))),
         "cursors": [
@@ -140,6 +151,7 @@ def catalog(topic: str) -> Response:
             raise Problem(
                 "cursor-ahead", 422, f"after is {after}, the topic's head {row.sequence}.", head=row.sequence
             )
+        after = max(after, row.oldest - 1)
         taken, more = read_commits(connection, row, after, asked["limit"], swept=True)
         said = {
             "topic": topic,

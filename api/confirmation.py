@@ -36,7 +36,7 @@ def _unread(
     connection: Connection, topic: Record, before: Mapping[str, Any], after: Mapping[str, Any], now_us: int
 ) -> int:
     """How many live files the change lets go although a holding loader has not read them."""
-    holding = holding_cursors(connection, topic.id)
+    holding = holding_cursors(connection, topic)
     if not holding:
         return 0
     old, new = policies_of(before), policies_of(after)

@@ -14,6 +14,7 @@ import jsonschema_rs
 import orjson
 import yaml
 from flask import Request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from api.problems import Problem
 
@@ -174,6 +175,9 @@ class Contract:
         if operation.body is None:
             return None
         raw = request.get_data(cache=False)
+        if request.content_length is None and len(raw) >= (request.max_content_length or len(raw) + 1):
+            # A body without a length is cut off there, not refused.
+            raise RequestEntityTooLarge
         if not raw:
             if operation.body_required:
                 errors.append("the body: is missing")

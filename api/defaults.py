@@ -63,6 +63,9 @@ def put_defaults(name: str) -> Response:
     if wrong is not None:
         raise Problem("settings-invalid", 422, f"pattern: {wrong}", errors={"pattern": wrong})
     rule = Rule(name, asked["pattern"], int(asked.get("priority", 0)), settings)
+    with here().database.read() as connection:
+        if _found(connection, name) == _rule_json(rule):
+            return answer(_rule_json(rule))  # no worker need ask again
     with here().database.write() as connection:
         _raise_version(connection)
         before = _found(connection, name)

@@ -5,11 +5,13 @@ another topic's commit took at the same moment.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from api.database import several, together
 from api.file_laws import NewFile
 from api.files import enter_files, remove_files
 from api.laws import Line
@@ -82,55 +84,75 @@ def write_commit(
 ) -> dict[str, Any]:
     """Writes the commit, the next sequence last. `stored`: positions of its lines, `remove`: rows of `files`."""
     sequence = topic.sequence + 1
-    try:
-        connection.execute(
-            ENTER_ID,
-            {"id": request.id, "topic_id": topic.id, "sequence": sequence, "committed_us": committed_us},
-        )
-    except IntegrityError as error:
-        raise id_reused(request) from error
     rows_files = [file for file in request.files if file.what == "rows"]
     rows_added = sum(file.rows for file in rows_files)
-    connection.execute(
-        ENTER_COMMIT,
-        {
-            "topic_id": topic.id,
-            "sequence": sequence,
-            "committed_us": committed_us,
-            "id": request.id,
-            "epoch": topic.epoch,
-            "kind": request.kind,
-            "worker": request.worker,
-            "digest": request.digest,
-            "schema_version": request.schema_version,
-            "rule_version": request.rule_version,
-            "files_added": len(request.files),
-            "files_removed": len(remove),
-            "rows_added": rows_added,
-            "rows_total": topic.rows_total + _to_load(request),
-        },
-    )
-    head = {"topic_id": topic.id, "sequence": sequence, "committed_us": committed_us}
-    if request.lines:
-        connection.execute(ENTER_LINES, [head | _append_line(line, stored) for line in request.lines])
-        connection.execute(
-            MOVE_POSITION, [position_values(topic.id, request.id, line, stored) for line in request.lines]
-        )
-    if request.upkeep:
-        connection.execute(ENTER_LINES, [head | _upkeep_line(line) for line in request.upkeep])
-    if remove:
-        remove_files(connection, [file.id for file in remove], sequence)
-    if request.files:
-        enter_files(connection, topic.id, sequence, request.kind, request.files, remove, committed_us)
-    counted = rows_by_period([file.periods for file in rows_files], period_us)
-    for start, rows in rows_by_period([f.periods for f in remove if f.what == "rows"], period_us).items():
-        counted[start] = counted.get(start, 0) - rows
-    if counted:
-        reopening = rows_files if request.kind not in ("erase", "expire") else []
-        change_rows(connection, topic.id, counted, reopening, period_us, sequence, committed_us)
-    if request.periods:
-        seal(connection, topic.id, request.periods, set(request.beside), period_us, sequence, committed_us)
-    _move_head(connection, topic, request, remove, sequence, committed_us, period_us if rows_files else None)
+    try:
+        # Other kinds ask questions on their way.
+        with together(connection) if request.kind == "append" else nullcontext():
+            connection.execute(
+                ENTER_ID,
+                {"id": request.id, "topic_id": topic.id, "sequence": sequence, "committed_us": committed_us},
+            )
+            connection.execute(
+                ENTER_COMMIT,
+                {
+                    "topic_id": topic.id,
+                    "sequence": sequence,
+                    "committed_us": committed_us,
+                    "id": request.id,
+                    "epoch": topic.epoch,
+                    "kind": request.kind,
+                    "worker": request.worker,
+                    "digest": request.digest,
+                    "schema_version": request.schema_version,
+                    "rule_version": request.rule_version,
+                    "files_added": len(request.files),
+                    "files_removed": len(remove),
+                    "rows_added": rows_added,
+                    "rows_total": topic.rows_total + _to_load(request),
+                },
+            )
+            head = {"topic_id": topic.id, "sequence": sequence, "committed_us": committed_us}
+            if request.lines:
+                connection.execute(
+                    ENTER_LINES, several([head | _append_line(line, stored) for line in request.lines])
+                )
+                connection.execute(
+                    MOVE_POSITION,
+                    several([position_values(topic.id, request.id, line, stored) for line in request.lines]),
+                )
+            if request.upkeep:
+                connection.execute(ENTER_LINES, [head | _upkeep_line(line) for line in request.upkeep])
+            if remove:
+                remove_files(connection, [file.id for file in remove], sequence)
+            if request.files:
+                enter_files(connection, topic.id, sequence, request.kind, request.files, remove, committed_us)
+            counted = rows_by_period([file.periods for file in rows_files], period_us)
+            for start, rows in rows_by_period(
+                [f.periods for f in remove if f.what == "rows"], period_us
+            ).items():
+                counted[start] = counted.get(start, 0) - rows
+            if counted:
+                reopening = rows_files if request.kind not in ("erase", "expire") else []
+                change_rows(connection, topic.id, counted, reopening, period_us, sequence, committed_us)
+            if request.periods:
+                seal(
+                    connection,
+                    topic.id,
+                    request.periods,
+                    set(request.beside),
+                    period_us,
+                    sequence,
+                    committed_us,
+                )
+            _move_head(
+                connection, topic, request, remove, sequence, committed_us, period_us if rows_files else None
+            )
+    except IntegrityError as error:
+        # The one thing that stands behind no topic's lock.
+        if "commit_ids" in str(error.orig):
+            raise id_reused(request) from error
+        raise
     return {
         "topic": topic.name,
         "epoch": topic.epoch,

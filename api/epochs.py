@@ -12,7 +12,7 @@ from pyroaring import BitMap
 from sqlalchemy import Connection, func, insert, select, tuple_, update
 
 from api.problems import Problem
-from api.tables import Record, epochs, lake_partitions, ledger, topics
+from api.tables import Record, epochs, folded, lake_partitions, ledger, topics
 
 
 def open_epoch(connection: Connection, topic_id: int, common_sequence: int, now_us: int) -> str:
@@ -41,24 +41,27 @@ def common_sequence(connection: Connection, topic: Record, epoch: str) -> int | 
 
 def positions_at(connection: Connection, topic_id: int, sequence: int) -> list[dict[str, Any]]:
     """The position of each lake partition as of a sequence: what its last append at or below it left."""
-    newest = (
-        select(ledger.c.lake_partition, func.max(ledger.c.sequence).label("sequence"))
-        .where(ledger.c.topic_id == topic_id, ledger.c.sequence <= sequence, ledger.c.carried.is_not(None))
-        .group_by(ledger.c.lake_partition)
-    )
-    rows = connection.execute(
-        select(ledger, lake_partitions.c.broker_partition)
-        .join(
-            lake_partitions,
-            (lake_partitions.c.topic_id == ledger.c.topic_id)
-            & (lake_partitions.c.lake_partition == ledger.c.lake_partition),
+    found: dict[int, Record] = {}
+    # What is folded lies before everything that is not.
+    for table in (folded, ledger):
+        newest = (
+            select(table.c.lake_partition, func.max(table.c.sequence).label("sequence"))
+            .where(table.c.topic_id == topic_id, table.c.sequence <= sequence, table.c.carried.is_not(None))
+            .group_by(table.c.lake_partition)
         )
-        .where(
-            ledger.c.topic_id == topic_id,
-            tuple_(ledger.c.lake_partition, ledger.c.sequence).in_(newest),
+        rows = connection.execute(
+            select(table, lake_partitions.c.broker_partition)
+            .join(
+                lake_partitions,
+                (lake_partitions.c.topic_id == table.c.topic_id)
+                & (lake_partitions.c.lake_partition == table.c.lake_partition),
+            )
+            .where(
+                table.c.topic_id == topic_id,
+                tuple_(table.c.lake_partition, table.c.sequence).in_(newest),
+            )
         )
-        .order_by(ledger.c.lake_partition)
-    )
+        found.update((row.lake_partition, row) for row in rows)
     return [
         {
             "lake_partition": row.lake_partition,
@@ -66,7 +69,7 @@ def positions_at(connection: Connection, topic_id: int, sequence: int) -> list[d
             "next": row.to_offset,
             "carried": base64.b64encode(row.carried or BitMap().serialize()).decode(),
         }
-        for row in rows
+        for _, row in sorted(found.items())
     ]
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, func, select
 
 from api.files import file_json, live_files, policies_now
 from api.pages import page_state, page_token
+from api.patterns import covers
 from api.problems import Problem, answer
 from api.process import here, query
 from api.retention import Policy, expires_us, held_until_us
@@ -22,15 +23,20 @@ blueprint = Blueprint("expiry", __name__)
 LOOKED_AT_ONCE = 1_000
 
 
-def holding_cursors(connection: Connection, topic_id: int) -> list[int]:
+def holding_cursors(connection: Connection, topic: Record) -> list[int]:
     """Sequences of the loaders that hold the topic's retention; 0: one has loaded nothing yet."""
-    return list(
+    found = list(
         connection.execute(
             select(func.coalesce(cursors.c.sequence, 0))
             .join(loaders, loaders.c.id == cursors.c.loader_id)
-            .where(cursors.c.topic_id == topic_id, loaders.c.hold)
+            .where(cursors.c.topic_id == topic.id, loaders.c.hold)
         ).scalars()
     )
+    # One that has not looked since the topic was made has no cursor of it yet.
+    unaware = connection.execute(
+        select(loaders.c.topics).where(loaders.c.hold, loaders.c.seen_topic_id < topic.id)
+    ).scalars()
+    return found + [0 for patterns in unaware if covers(patterns, topic.name)]
 
 
 def due(file: Record, policies: Mapping[str, Policy], holding: Sequence[int], now_us: int) -> bool:
@@ -46,7 +52,7 @@ def due(file: Record, policies: Mapping[str, Policy], holding: Sequence[int], no
 def check_expired(connection: Connection, topic: Record, remove: Sequence[Record], now_us: int) -> None:
     """Raises Problem (409) unless every file may leave now."""
     policies = policies_now(connection, topic)
-    holding = holding_cursors(connection, topic.id)
+    holding = holding_cursors(connection, topic)
     early = [file.id for file in remove if not due(file, policies, holding, now_us)]
     if early:
         raise Problem(
@@ -57,7 +63,7 @@ def check_expired(connection: Connection, topic: Record, remove: Sequence[Record
 
 def _due_files(connection: Connection, topic: Record, above_id: int, now_us: int) -> Iterator[Record]:
     policies = policies_now(connection, topic)
-    holding = holding_cursors(connection, topic.id)
+    holding = holding_cursors(connection, topic)
     while found := live_files(connection, topic.id, topic.sequence, above_id=above_id, limit=LOOKED_AT_ONCE):
         yield from (file for file in found if due(file, policies, holding, now_us))
         above_id = found[-1].id

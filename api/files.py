@@ -11,6 +11,7 @@ from typing import Any
 from flask import Blueprint, Response
 from sqlalchemy import Connection, Select, and_, bindparam, insert, select, update
 
+from api.database import several
 from api.epochs import check_epoch, snapshot_needed
 from api.file_laws import NewFile
 from api.holds import legally_held
@@ -28,7 +29,7 @@ blueprint = Blueprint("files", __name__)
 
 # SQLite takes 32,766 parameters in a statement, PostgreSQL 65,535.
 IDS_IN_STATEMENT = 10_000
-ENTER_FILES = insert(files)
+ENTER_FILES = insert(files).inline()  # nobody asks for the ids
 FIND_URLS = select(files.c.url_hash).where(files.c.url_hash.in_(bindparam("hashes", expanding=True)))
 FIND_LIVE = select(files).where(
     files.c.topic_id == bindparam("topic_id"),
@@ -80,27 +81,29 @@ def enter_files(
     """Adds the files of a commit to the live set. `remove`: the rows of `files` that they come from."""
     connection.execute(
         ENTER_FILES,
-        [
-            {
-                "topic_id": topic_id,
-                "added_sequence": sequence,
-                "kind": kind,
-                "what": file.what,
-                "late": file.late,
-                "sealed": file.sealed,
-                "url": file.url,
-                "url_hash": url_hash(file.url),
-                "bytes": file.size,
-                "rows": file.rows,
-                "sha256": bytes.fromhex(file.sha256),
-                "schema_version": file.schema_version,
-                "periods": [list(period) for period in file.periods],
-                "lowest_us": file.lowest_us,
-                "highest_us": file.highest_us,
-                **_age(connection, topic_id, sequence, kind, file, remove, committed_us),
-            }
-            for file in new
-        ],
+        several(
+            [
+                {
+                    "topic_id": topic_id,
+                    "added_sequence": sequence,
+                    "kind": kind,
+                    "what": file.what,
+                    "late": file.late,
+                    "sealed": file.sealed,
+                    "url": file.url,
+                    "url_hash": url_hash(file.url),
+                    "bytes": file.size,
+                    "rows": file.rows,
+                    "sha256": bytes.fromhex(file.sha256),
+                    "schema_version": file.schema_version,
+                    "periods": [list(period) for period in file.periods],
+                    "lowest_us": file.lowest_us,
+                    "highest_us": file.highest_us,
+                    **_age(connection, topic_id, sequence, kind, file, remove, committed_us),
+                }
+                for file in new
+            ]
+        ),
     )
 
 
@@ -223,7 +226,7 @@ def live(topic: str) -> Response:
                     f"{name} is {sequence}, the topic's head {row.sequence}.",
                     head=row.sequence,
                 )
-        if at < row.oldest - 1:
+        if at < row.oldest - 1 or asked.get("after", at) < row.oldest - 1:
             raise snapshot_needed(row, f"History before sequence {row.oldest} is folded.")
         found = live_files(
             connection,
@@ -238,7 +241,7 @@ def live(topic: str) -> Response:
         )
         policies = policies_now(connection, row)
     shown = found[:limit]
-    if any(file.swept_us is not None for file in shown):
+    if "swept" not in asked and any(file.swept_us is not None for file in shown):
         raise Problem(
             "behind", 410,
             f"Objects that were live as of {at} are gone: ask for the live files as of {row.sequence}.",

@@ -92,7 +92,16 @@ class Heads:
             for events in self._waiting.values():
                 for event in events:
                     event.set()
+            if self._thread is None:
+                self._close()
         self._wake()
+
+    def _close(self) -> None:
+        """Gives the pipe back; the lock is held, so that nobody writes into another one's file."""
+        if self._wake_write >= 0:
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            self._wake_read = self._wake_write = -1
 
     def _learn(self, heads: dict[int, int]) -> None:
         with self._lock:
@@ -103,10 +112,23 @@ class Heads:
                         event.set()
 
     def _wake(self) -> None:
+        with self._lock:
+            if self._wake_write < 0:
+                return
+            try:
+                os.write(self._wake_write, b"\0")
+            except BlockingIOError:
+                return  # the pipe is full of wake-ups already
+
+    def _watch(self) -> None:
         try:
-            os.write(self._wake_write, b"\0")
-        except BlockingIOError:
-            return  # the pipe is full of wake-ups already
+            if self._database.sqlite:
+                self._watch_sqlite()
+            else:
+                self._watch_postgresql()
+        finally:
+            with self._lock:
+                self._close()
 
     def _start(self) -> None:
         """Starts the watcher with the first use, so that a server may fork after making the application."""
@@ -114,8 +136,7 @@ class Heads:
             return
         with self._lock:
             if self._thread is None and not self._stopped:
-                watch = self._watch_sqlite if self._database.sqlite else self._watch_postgresql
-                self._thread = threading.Thread(target=watch, name="heads", daemon=True)
+                self._thread = threading.Thread(target=self._watch, name="heads", daemon=True)
                 self._thread.start()
 
     def _query(self, wanted: Collection[int]) -> None:
@@ -171,9 +192,12 @@ class Heads:
 
     def _listen(self, driver: "psycopg.Connection[tuple[object, ...]]") -> None:
         queried = 0.0
+        # Not select(): with a thousand loaders connected, a descriptor is beyond what it can wait for.
+        poll = select.poll()
+        poll.register(driver.fileno(), select.POLLIN)
+        poll.register(self._wake_read, select.POLLIN)
         while not self._stopped:
-            readable, _, _ = select.select([driver.fileno(), self._wake_read], [], [], QUERY_SECONDS)
-            if self._wake_read in readable:
+            if any(readable == self._wake_read for readable, _ in poll.poll(QUERY_SECONDS * 1000)):
                 os.read(self._wake_read, 65536)
                 self._tell(driver)
             heads: dict[int, int] = {}

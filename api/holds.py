@@ -70,10 +70,11 @@ def put_hold(name: str) -> Response:
             )
         )
         made = connection.execute(select(holds).where(holds.c.name == name)).one()
-        note(
-            connection, now_us, "put_hold", target=name,
-            before=None if before is None else _hold_json(before), after=_hold_json(made),
-        )  # fmt: skip
+        if before is None or _hold_json(before) != _hold_json(made):
+            note(
+                connection, now_us, "put_hold", target=name,
+                before=None if before is None else _hold_json(before), after=_hold_json(made),
+            )  # fmt: skip
     return answer(_hold_json(made))
 
 

@@ -84,6 +84,14 @@ def register_loader(name: str) -> Response:
             connection.execute(update(loaders).where(loaders.c.id == row.id).values(**values))
         loader = find_loader(connection, name)
         give_cursors(connection, loader, values["topics"], values["start"], now_us, anew=True)
+        before = {key: None if row is None else row._mapping[key] for key in values}
+        changed = [key for key in values if before[key] != values[key]]
+        if changed:  # a loader that starts again says the same again
+            note(
+                connection, now_us, "register_loader", target=name,
+                before=None if row is None else {key: before[key] for key in changed},
+                after={key: values[key] for key in changed},
+            )  # fmt: skip
         return answer(_show(connection, loader, now_us), 201 if row is None else 200)
 
 

@@ -1,6 +1,7 @@
 """The months of the partitioned tables on PostgreSQL: made ahead of time. SQLite has none.
 
-What falls outside every month lands in a default partition, so that a commit never waits for this.
+What falls outside every month lands in a default partition, so that a commit never waits for this, and moves when its
+month is made.
 """
 
 from datetime import UTC, datetime
@@ -39,8 +40,26 @@ def ensure_months(connection: Connection, now_us: int) -> None:
             name, start = _month(now_us, later)
             _, end = _month(now_us, later + 1)
             if f"{table}_{name}" not in existing:
-                connection.execute(
-                    text(
-                        f"CREATE TABLE {table}_{name} PARTITION OF {table} FOR VALUES FROM ({start}) TO ({end})"
-                    )
-                )
+                _make_month(connection, table, f"{table}_{name}", start, end)
+
+
+def _make_month(connection: Connection, table: str, month: str, start: int, end: int) -> None:
+    """Makes one month. What fell into the default partition meanwhile would be in its way, and moves into it."""
+    connection.execute(text(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
+    connection.execute(
+        text(
+            f"CREATE TEMP TABLE strays ON COMMIT DROP AS SELECT * FROM {table}_default "
+            "WHERE committed_us >= :start AND committed_us < :end"
+        ),
+        {"start": start, "end": end},
+    )
+    moved = connection.execute(
+        text(f"DELETE FROM {table}_default WHERE committed_us >= :start AND committed_us < :end"),
+        {"start": start, "end": end},
+    ).rowcount
+    connection.execute(
+        text(f"CREATE TABLE {month} PARTITION OF {table} FOR VALUES FROM ({start}) TO ({end})")
+    )
+    if moved:
+        connection.execute(text(f"INSERT INTO {month} SELECT * FROM strays"))
+    connection.execute(text("DROP TABLE strays"))

@@ -8,6 +8,7 @@ from sqlalchemy import BigInteger, Connection, bindparam, case, func, select, up
 from sqlalchemy.dialects import postgresql, sqlite
 
 from api.completeness import Reach, complete_until_of, period_of, reaches_of
+from api.database import several
 from api.file_laws import NewFile, broken
 from api.pages import page_state, page_token
 from api.problems import answer
@@ -48,11 +49,11 @@ def change_rows(
         if starts:
             connection.execute(
                 statement,
-                [
+                several([
                     {"topic_id": topic_id, "start_us": start, "rows": counted[start], "b_sequence": sequence,
                      "b_committed_us": committed_us}
                     for start in starts
-                ],
+                ]),
             )  # fmt: skip
     for start_us, end_us in [(p[0], p[1]) for file in reopening for p in file.periods if p[1] is not None]:
         connection.execute(

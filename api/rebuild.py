@@ -29,6 +29,7 @@ from api.tables import (
     defaults,
     epochs,
     files,
+    folded,
     holds,
     lake_partitions,
     ledger,
@@ -81,6 +82,7 @@ def _topic(database: Database, kept: Kept) -> tuple[Kept, str, int]:
         now_us = database.clock(connection)
         topic_id = _enter_topic(connection, kept)
         epoch_id = _enter_epochs(connection, topic_id, kept["state"])
+        _enter_folded(connection, topic_id, kept)
         _enter_commits(connection, topic_id, epoch_id, kept["commits"])
         common = int(kept["commits"][-1]["sequence"]) if kept["commits"] else 0
         _enter_positions(connection, topic_id, kept["state"])
@@ -110,6 +112,7 @@ def _enter_topic(connection: Connection, kept: Kept) -> int:
     whole = common == row["sequence"]  # else the state is newer than the last commit that is left
     row |= {
         "sequence": common,
+        "oldest": int(kept["commits"][0]["sequence"]) if kept["commits"] else row["oldest"],
         "head_us": last["committed_us"] if last else None,
         "rows_total": last["rows_total"] if last else 0,
         "complete_until_us": row["complete_until_us"] if whole else None,
@@ -131,6 +134,22 @@ def _enter_epochs(connection: Connection, topic_id: int, state: Mapping[str, Any
             insert(epochs).values(topic_id=topic_id, **content).returning(epochs.c.id)
         ).scalar_one()
     return number
+
+
+def _enter_folded(connection: Connection, topic_id: int, kept: Kept) -> None:
+    """What is before the first commit that is left: lines of days, and the files of it that are live."""
+    first = int(kept["commits"][0]["sequence"]) if kept["commits"] else int(kept["state"]["topic"]["oldest"])
+    for row in kept["state"]["folded"]:
+        if row["sequence"] < first:
+            line = {name: value for name, value in values(folded, row).items() if value is not None}
+            connection.execute(insert(folded).values(topic_id=topic_id, **line))
+    common = int(kept["commits"][-1]["sequence"]) if kept["commits"] else first - 1
+    for row in kept["state"]["files"]:
+        if row["added_sequence"] < first:
+            content = values(files, row)
+            if (content["removed_sequence"] or 0) > common:
+                content |= {"removed_sequence": None, "swept_us": None}  # by a commit that is lost
+            connection.execute(insert(files).values(topic_id=topic_id, **content))
 
 
 def _enter_commits(

@@ -5,6 +5,7 @@ are answered at once, other requests get time to end.
 """
 
 import logging
+import ssl
 import sys
 import time
 from collections.abc import Callable
@@ -115,6 +116,15 @@ def serve(settings: ApiSettings, started: Callable[[str], None] = _say_started) 
     for key, path in (("TUKANG_TLS_CERT", settings.tls_cert), ("TUKANG_TLS_KEY", settings.tls_key)):
         if path is not None and not path.is_file():
             raise SettingsError(f"{key}: there is no file {path}")
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        try:
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+                settings.tls_cert, settings.tls_key
+            )
+        except (ssl.SSLError, OSError) as error:
+            raise SettingsError(
+                f"TUKANG_TLS_CERT, TUKANG_TLS_KEY: they are no certificate and its key, both in PEM: {error}"
+            ) from error
     if settings.auth == "none":
         if not settings.on_loopback():
             raise SettingsError(

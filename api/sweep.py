@@ -1,13 +1,14 @@
 """What the sweep may delete: objects of removed files whose grace has passed. Marked first, deleted after.
 
-Erased and expired files go `read_grace` after the commit that removed them; replaced ones when every holding loader has
+Erased and expired files go `read_grace` after the commit that removed them, `deletes` files so long after their commit
+was folded; replaced ones when every holding loader has
 passed that commit, `replaced_grace` after it at the latest. From the mark on, the feed answers 410 for their commits.
 """
 
 from typing import Any
 
 from flask import Blueprint, Response
-from sqlalchemy import Connection, Select, select, update
+from sqlalchemy import Connection, Select, func, select, update
 
 from api.expiry import holding_cursors
 from api.pages import page_state, page_token
@@ -23,10 +24,14 @@ blueprint = Blueprint("sweep", __name__)
 
 
 def _removed(topic: Record) -> Select[Any]:
-    """Removed files with the commit that removed them. `deletes` files are never removed."""
+    """Removed files with the commit that removed them. `deletes` files leave when their commit is folded."""
     return (
-        select(files, commits.c.kind.label("removed_by"), commits.c.committed_us.label("removed_us"))
-        .join(
+        select(
+            files,
+            func.coalesce(commits.c.kind, "fold").label("removed_by"),
+            func.coalesce(commits.c.committed_us, files.c.newest_commit_us).label("removed_us"),
+        )
+        .outerjoin(
             commits, (commits.c.topic_id == files.c.topic_id) & (commits.c.sequence == files.c.removed_sequence)
         )
         .where(files.c.topic_id == topic.id, files.c.removed_sequence.is_not(None))
@@ -38,11 +43,11 @@ def _sweepable_us(connection: Connection, topic: Record, found: list[Record]) ->
     """From when on each object may be deleted, by id of the file."""
     settings = settings_of(topic, load_rules(connection)[0])
     read_us, replaced_us = parse_duration(settings["read_grace"]), parse_duration(settings["replaced_grace"])
-    holding = holding_cursors(connection, topic.id)
+    holding = holding_cursors(connection, topic)
     times = {}
     for file in found:
         passed = all(cursor >= file.removed_sequence for cursor in holding)
-        at_once = file.removed_by in ("erase", "expire") or passed
+        at_once = file.removed_by in ("erase", "expire", "fold") or passed
         times[file.id] = file.removed_us + (read_us if at_once else max(read_us, replaced_us))
     return times
 

@@ -41,6 +41,29 @@ metadata = MetaData(
 # SQLite numbers rows by itself only in a column of exactly the type INTEGER.
 Id = BigInteger().with_variant(Integer, "sqlite")
 
+# What became of records, by append, and of rows, by the other kinds.
+LEDGER_COUNTS = (
+    "consumed", "carried_in", "written", "duplicates", "differing", "dead_letters", "lost", "carried_out", "late",
+    "early", "tombstones", "rows_in", "rows_out", "dead_in", "dead_out", "restored", "erased", "expired",
+)  # fmt: skip
+
+
+def _ledger_line() -> list[Column[Any]]:
+    """Where a line starts and ends, and the position after it; null where no append moved one."""
+    return [
+        Column("from_version", Uuid),
+        Column("from_offset", BigInteger),
+        Column("to_offset", BigInteger),
+        *(Column(name, BigInteger, nullable=False, server_default="0") for name in LEDGER_COUNTS),
+        Column("lost_ranges", JSON),
+        Column("carried", LargeBinary),
+        Column("highest_us", BigInteger),
+        Column("watermark_us", BigInteger),
+        Column("published_to_us", BigInteger),
+        Column("broker_topic_id", String(64)),
+    ]
+
+
 installation = Table(
     "installation",
     metadata,
@@ -159,40 +182,25 @@ ledger = Table(
     Column("sequence", BigInteger, primary_key=True, autoincrement=False),
     Column("lake_partition", Integer, primary_key=True, autoincrement=False),
     Column("committed_us", BigInteger, primary_key=True, autoincrement=False),
-    Column("from_version", Uuid),
-    Column("from_offset", BigInteger),
-    Column("to_offset", BigInteger),
-    # append
-    Column("consumed", BigInteger, nullable=False, server_default="0"),
-    Column("carried_in", BigInteger, nullable=False, server_default="0"),
-    Column("written", BigInteger, nullable=False, server_default="0"),
-    Column("duplicates", BigInteger, nullable=False, server_default="0"),
-    Column("differing", BigInteger, nullable=False, server_default="0"),
-    Column("dead_letters", BigInteger, nullable=False, server_default="0"),
-    Column("lost", BigInteger, nullable=False, server_default="0"),
-    Column("carried_out", BigInteger, nullable=False, server_default="0"),
-    Column("late", BigInteger, nullable=False, server_default="0"),
-    Column("early", BigInteger, nullable=False, server_default="0"),
-    Column("tombstones", BigInteger, nullable=False, server_default="0"),
-    Column("lost_ranges", JSON),
-    # the position after it; null in lines of other kinds, which move none
-    Column("carried", LargeBinary),
-    Column("highest_us", BigInteger),
-    Column("watermark_us", BigInteger),
-    Column("published_to_us", BigInteger),
-    Column("broker_topic_id", String(64)),
-    # replace, rewrite, erase, expire
-    Column("rows_in", BigInteger, nullable=False, server_default="0"),
-    Column("rows_out", BigInteger, nullable=False, server_default="0"),
-    Column("dead_in", BigInteger, nullable=False, server_default="0"),
-    Column("dead_out", BigInteger, nullable=False, server_default="0"),
-    Column("restored", BigInteger, nullable=False, server_default="0"),
-    Column("erased", BigInteger, nullable=False, server_default="0"),
-    Column("expired", BigInteger, nullable=False, server_default="0"),
+    *_ledger_line(),
     postgresql_partition_by="RANGE (committed_us)",
 )
 # The last line of a lake partition at or below a sequence: the position as of then.
 Index("ix_ledger_lake_partition", ledger.c.topic_id, ledger.c.lake_partition, ledger.c.sequence)
+
+# What is left of commits older than `history`: one line per lake partition and day, of all its lines of that day.
+folded = Table(
+    "folded",
+    metadata,
+    Column("topic_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),  # of the last line in it
+    Column("lake_partition", Integer, primary_key=True, autoincrement=False),
+    Column("first_sequence", BigInteger, nullable=False),
+    Column("committed_us", BigInteger, nullable=False),  # of the last line in it
+    Column("id", Uuid, nullable=False),  # of the last append in it, else of the last commit
+    Column("lines", BigInteger, nullable=False),
+    *_ledger_line(),
+)
 
 files = Table(
     "files",

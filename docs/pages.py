@@ -50,7 +50,7 @@ def page() -> str:
     return "".join(
         [
             HEAD,
-            _of_class("`tukang worker`, `verify`, `status`", ingest.settings.Settings),
+            _of_class("`tukang worker`, `upkeep`, `verify`", ingest.settings.Settings),
             _of_class("`tukang api`, `migrate`", api.settings.ApiSettings),
             _of_class("Loaders", loaders.settings.LoaderSettings),
             TOPIC_HEAD,

@@ -68,7 +68,12 @@ class Cut:
         return on_time, late.set_column(late.schema.get_field_index("_late"), "_late", flags), dead
 
     def with_topic_id(self, topic_id: str | None) -> Cut:
-        """The cut with the broker's topic id, asked for after its last fetch, in each position."""
+        """The cut with the broker's topic id, asked for after its last fetch, in each position.
+
+        None (the topic is gone, or the broker knows no ids): the one known stays, so that a later life is told from it.
+        """
+        if topic_id is None:
+            return self
         lines = tuple(
             replace(line, position=replace(line.position, topic_id=topic_id)) for line in self.lines
         )

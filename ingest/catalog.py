@@ -15,6 +15,8 @@ from typing import Any
 import httpx
 import tenacity
 
+from ingest.patience import growing_pauses
+
 log = logging.getLogger(__name__)
 
 Answer = dict[str, Any]
@@ -62,11 +64,8 @@ class Catalog:
         *,
         ca: str | None = None,
         timeout_s: float = 30.0,
-        on_wait: Callable[[str | None], None] = lambda _: None,
     ) -> None:
-        """`on_wait(reason)` is told when the client starts to wait for the API, and `on_wait(None)` when it is back."""
         self._token = token
-        self._on_wait = on_wait
         verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=ca) if ca else True
         self._client = httpx.AsyncClient(
             base_url=f"{url.rstrip('/')}/v1",
@@ -203,6 +202,15 @@ class Catalog:
         """All loaders, with what they asked for."""
         return [loader async for page in self._pages("/loaders", {}) for loader in page["loaders"]]
 
+    async def fold(self, topic: str) -> int:
+        """Has the API fold what is older than the topic's `history`; how many commits that was."""
+        folded = 0
+        while True:
+            said = self._sound(await self._patiently("POST", f"/topics/{topic}/folds"))
+            folded += int(said["commits"])
+            if not said["more"]:
+                return folded
+
     async def _pages(self, path: str, query: Mapping[str, Any]) -> AsyncIterator[Answer]:
         """All pages of a list."""
         asked = {"limit": 1000, **query}
@@ -218,25 +226,8 @@ class Catalog:
         return self._sound(await self._once("PUT", f"/workers/{worker}", report))
 
     async def _patiently(self, method: str, path: str, body: Any = None) -> httpx.Response:
-        waited = False
-
-        def say(state: tenacity.RetryCallState) -> None:
-            nonlocal waited
-            waited = True
-            error = state.outcome.exception() if state.outcome else None
-            pause = state.next_action.sleep if state.next_action else 0.0
-            log.warning("waiting for the API: %s; next try in %.1f s", error, pause)
-            self._on_wait(str(error))
-
-        tries = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type(CatalogUnavailable),
-            wait=tenacity.wait_random_exponential(multiplier=0.2, max=10),
-            before_sleep=say,
-        )
+        tries = tenacity.AsyncRetrying(**growing_pauses(log, "the API", CatalogUnavailable))
         answer: httpx.Response = await tries(self._once, method, path, body)
-        if waited:
-            log.info("the API is back")
-            self._on_wait(None)
         return answer
 
     async def _once(self, method: str, path: str, body: Any = None) -> httpx.Response:

@@ -15,7 +15,7 @@ import httpx
 import tenacity
 
 from ingest.catalog import CatalogRefused, CatalogUnavailable
-from ingest.settings import Settings
+from ingest.settings import ApiSettings
 
 Answer = dict[str, Any]
 
@@ -57,7 +57,7 @@ class Inquiry:
         )
 
     @classmethod
-    def of(cls, settings: Settings) -> Inquiry:
+    def of(cls, settings: ApiSettings) -> Inquiry:
         """The API that the settings name."""
         from ingest.catalog import token_source
 
@@ -123,9 +123,10 @@ class Inquiry:
         path = f"/topics/{quote(topic, safe='')}/ledger"
         return self._pages(path, "lines", {"after": after, "to": to, "limit": 1000})
 
-    def files(self, topic: str, at: int) -> Iterator[Answer]:
-        """The live files as of a sequence."""
-        return self._pages(f"/topics/{quote(topic, safe='')}/files", "files", {"at": at, "limit": 1000})
+    def files(self, topic: str, at: int, *, swept: bool = False) -> Iterator[Answer]:
+        """The live files as of a sequence; `swept`: also those whose objects are gone since."""
+        asked = {"at": at, "limit": 1000} | ({"swept": 1} if swept else {})
+        return self._pages(f"/topics/{quote(topic, safe='')}/files", "files", asked)
 
     def _pages(self, path: str, noun: str, asked: dict[str, Any]) -> Iterator[Answer]:
         while True:

@@ -47,15 +47,17 @@ async def open_parts(
 
     A partition that is held already goes on where it is, if nobody committed to it meanwhile: same epoch and version.
     """
-    if topic.epoch not in ("", answer["epoch"]):
-        topic.forget(list(topic.parts))
+    if topic.epoch not in ("", answer["epoch"]) and topic.parts:
+        # All of it is positioned anew, also what was not asked for.
+        topic.drop("the topic lives in another epoch")
     topic.described(answer, settings)
     positions = [Position.from_json(position) for position in answer["positions"]]
-    if stop := _obstacle(answer, positions, found):
-        topic.forget([position.partition for position in positions])
+    if stop := _obstacle(topic, answer, positions, found):
         if stop != (topic.state, topic.reason):
             log.error("topic %s is not read (%s): %s", topic.name, *stop)
         topic.state, topic.reason = stop
+        if topic.parts:
+            topic.drop(stop[1])
         return
     topic.state, topic.reason = "running", None
     if topic.schema.version != answer["schema_version"]:
@@ -65,8 +67,15 @@ async def open_parts(
         await _open(topic, answer["sequence"], fresh, found, lake, catalog, now_us)
 
 
-def _obstacle(answer: Answer, positions: list[Position], found: Found) -> tuple[str, str] | None:
-    """State and reason for which the topic is not read; None when it can be."""
+def _obstacle(
+    topic: Topic, answer: Answer, positions: list[Position], found: Found
+) -> tuple[str, str] | None:
+    """State and reason for which the topic is not read; None when it can be.
+
+    A log that ended before the position in two looks was cut: it stays truncated when it grows beyond the position
+    again, because the records up to there are others than those in the lake. (One look may be a new leader's that has
+    not heard yet how far its own log is confirmed.)
+    """
     if answer["paused"]:
         return "paused", "an operator paused it: tukang topics resume"
     for position in positions:
@@ -76,9 +85,15 @@ def _obstacle(answer: Answer, positions: list[Position], found: Found) -> tuple[
                 " tukang topics accept-reset says where to begin"
             )
         end = found.ranges[position.partition][1]
-        if position.next is not None and position.next > end:
+        if position.next is None:
+            continue
+        life = position.lake_partition, position.version
+        if position.next > end:
+            topic.ended_before[life] = [*topic.ended_before.get(life, []), end][:2]
+        ends = topic.ended_before.get(life, [])
+        if position.next > end or len(ends) == 2:
             return "truncated", (
-                f"partition {position.partition} ends at {end}, but the lake has it up to {position.next}:"
+                f"partition {position.partition} ended at {ends[0]}, but the lake has it up to {position.next}:"
                 " tukang topics accept-reset says where to go on"
             )
     return None

@@ -1,4 +1,4 @@
-"""What operators ask the API for: topics and their settings, pause and resume, gaps and resets accepted.
+"""What operators ask the API for: topics and their settings, pause and resume, gaps and resets accepted, loaders.
 
 A thin client of the contract: nothing is decided here. Refusals are told in one line.
 """
@@ -14,15 +14,19 @@ from urllib.parse import quote
 import httpx
 
 from ingest.catalog import CatalogRefused, CatalogUnavailable, token_source
-from ingest.settings import Settings
+from ingest.settings import ApiSettings
 
 Answer = dict[str, Any]
+
+
+class NotThere(CatalogRefused):
+    """There is none of that name, or the token may not see it."""
 
 
 class Operator:
     """The API as an operator sees it. Raises `CatalogRefused` or `CatalogUnavailable`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: ApiSettings) -> None:
         self._token = token_source(settings.token, settings.token_file)
         self._client = httpx.Client(
             base_url=f"{settings.api.rstrip('/')}/v1",
@@ -32,13 +36,7 @@ class Operator:
 
     def topics(self) -> Iterator[Answer]:
         """All topics, by name."""
-        page: str | None = None
-        while True:
-            answer = self._ask("GET", "/topics", params={"limit": 1000} | ({"page": page} if page else {}))
-            yield from answer["topics"]
-            page = answer["next_page"]
-            if page is None:
-                return
+        return self._pages("/topics", "topics")
 
     def act(self, topic: str, action: str, body: Mapping[str, Any] | None = None) -> Answer:
         """`pause`, `resume`, `accept-gap`, `accept-reset` (with `from`)."""
@@ -58,7 +56,7 @@ class Operator:
         for topic, wanted in tomllib.loads(file.read_text()).items():
             try:
                 now = self._ask("GET", f"/topics/{quote(topic, safe='')}")
-            except CatalogRefused:
+            except NotThere:
                 yield f"{topic}: new, with {len(wanted)} settings"
                 if not dry_run:
                     self._ask("POST", "/topics", json={"topic": topic, "settings": wanted})
@@ -77,6 +75,34 @@ class Operator:
                     headers={"If-Match": f'"{now["settings_version"]}"'},
                 )
 
+    def loaders(self) -> Iterator[Answer]:
+        """All loaders, by name, with how far behind they are."""
+        return self._pages("/loaders", "loaders")
+
+    def cursors(self, loader: str) -> Iterator[Answer]:
+        """The cursors of a loader with their lag, by topic."""
+        return self._pages(f"/loaders/{quote(loader, safe='')}", "cursors")
+
+    def hold(self, loader: str, hold: bool) -> Answer:
+        """Whether retention and the sweep wait for the loader; what else it is told stays."""
+        path = f"/loaders/{quote(loader, safe='')}"
+        told = self._ask("GET", path, params={"limit": 1})
+        kept = {name: told[name] for name in ("topics", "from", "mirror_expiry")}
+        return self._ask("PUT", path, json={**kept, "hold": hold})
+
+    def remove_loader(self, loader: str) -> None:
+        """Takes a loader away with its cursors; nothing waits for it any more."""
+        self._ask("DELETE", f"/loaders/{quote(loader, safe='')}")
+
+    def _pages(self, path: str, noun: str) -> Iterator[Answer]:
+        page: str | None = None
+        while True:
+            answer = self._ask("GET", path, params={"limit": 1000} | ({"page": page} if page else {}))
+            yield from answer[noun]
+            page = answer["next_page"]
+            if page is None:
+                return
+
     def _ask(self, method: str, path: str, **request: Any) -> Answer:
         headers = dict(request.pop("headers", {}))
         if token := self._token():
@@ -88,9 +114,10 @@ class Operator:
                 f"the API at {self._client.base_url} does not answer: {error}; is TUKANG_API right?"
             ) from error
         if answer.is_success:
-            return dict(answer.json())
+            return dict(answer.json()) if answer.content else {}
         try:
             problem = answer.json()
         except ValueError:
             problem = {"title": answer.reason_phrase, "detail": ""}
-        raise CatalogRefused(f"{problem['title']} ({answer.status_code}). {problem.get('detail', '')}")
+        refusal = NotThere if answer.status_code == 404 else CatalogRefused
+        raise refusal(f"{problem['title']} ({answer.status_code}). {problem.get('detail', '')}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
+from ingest import patience
 from ingest.position import time_to_text
 
 if TYPE_CHECKING:
@@ -12,9 +13,13 @@ if TYPE_CHECKING:
     from ingest.worker import Worker
 
 
+LONGEST_DETAIL = 2000  # characters, by the contract: a report must not be refused for its words
+
+
 def report(worker: Worker, sent_at_us: int) -> dict[str, Any]:
     """The body of `PUT /v1/workers/{name}`; it describes what is committed, not what is held."""
     topics = list(worker.topics.values())
+    waits = _waits(worker.source.waiting_for)
     return {
         "version": importlib.metadata.version("tukang"),
         "group": worker.settings.group,
@@ -22,18 +27,31 @@ def report(worker: Worker, sent_at_us: int) -> dict[str, Any]:
         "memory_bytes": worker.used_bytes(),
         "memory_limit": int(worker.settings.memory),
         "rule_version": max((topic.rule_version for topic in topics), default=0),
-        "topics": [_topic(topic, worker.source.partitions_of(topic.name)) for topic in topics if topic.epoch],
+        "topics": [
+            _topic(topic, worker.source.partitions_of(topic.name), waits) for topic in topics if topic.epoch
+        ],
     }
 
 
-def _topic(topic: Topic, at_broker: tuple[list[int], int] | None) -> dict[str, Any]:
+def _waits(for_broker: str | None) -> str | None:
+    """Who is away, and why, in words; None: nobody."""
+    found = dict(patience.waiting)
+    if for_broker is not None:
+        found["the broker"] = for_broker
+    return "; ".join(f"{whom}: {why}" for whom, why in sorted(found.items())) or None
+
+
+def _topic(topic: Topic, at_broker: tuple[list[int], int] | None, waits: str | None) -> dict[str, Any]:
     partitions, asked_at_us = at_broker or (None, None)
+    state, detail = topic.state, topic.reason
+    if waits is not None and state in ("starting", "running"):
+        state, detail = "waiting", waits
     return {
         "topic": topic.name,
         "epoch": topic.epoch,
-        "state": topic.state,
-        "reason": topic.state,
-        "detail": topic.reason,
+        "state": state,
+        "reason": state,
+        "detail": detail[:LONGEST_DETAIL] if detail else None,
         "settings_version": topic.settings.version,
         "broker_partitions": partitions,
         "broker_partitions_at": time_to_text(asked_at_us),

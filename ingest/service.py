@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from ingest.allocator import give_back
 from ingest.broker import BrokerRefused, BrokerSettings
 from ingest.catalog import Catalog, CatalogRefused, CatalogUnavailable, token_source
 from ingest.internals import InternalsChanged
@@ -57,6 +58,7 @@ def catalog_of(settings: Settings) -> Catalog:
 
 async def serve(settings: Settings) -> None:
     """Runs a worker until SIGTERM. Raises one of `REFUSALS`, in one line that says what to do."""
+    give_back(settings.memory)
     # A chunk is tens of thousands of objects without cycles: the collector would walk them again and again for nothing.
     gc.freeze()
     gc.set_threshold(200_000, 20, 100)

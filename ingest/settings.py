@@ -11,7 +11,7 @@ import re
 import socket
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, overload
 
 from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, ValidationError, model_validator
 from pydantic_settings import (
@@ -72,10 +72,37 @@ Size = Annotated[ByteSize, BeforeValidator(_size)]
 ReadableFile = Annotated[Path, AfterValidator(_readable)]
 
 
-class Settings(BaseSettings):
-    """The settings of `tukang worker`, `upkeep` and `verify`. Names in the environment: `TUKANG_` and the field's."""
+class ApiSettings(BaseSettings):
+    """Where the API is, for `tukang status` and what else only asks it. Names in the environment: `TUKANG_` and the
+    field's."""
 
     model_config = SettingsConfigDict(env_prefix="TUKANG_", extra="ignore", env_ignore_empty=True)
+
+    api: str = Field(description="URL of the API, for example http://127.0.0.1:8470.")
+    api_ca: ReadableFile | None = Field(None, description="PEM file of the authority that signed the API.")
+    token: str | None = Field(None, description="The worker's token, with scope `ingest`.", repr=False)
+    token_file: ReadableFile | None = Field(
+        None, description="A file with the token; read again when it changes."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then the TOML file."""
+        sources = [init_settings, env_settings]
+        if path := os.environ.get("TUKANG_CONFIG"):
+            sources.append(TomlConfigSettingsSource(settings_cls, toml_file=Path(path)))
+        return tuple(sources)
+
+
+class Settings(ApiSettings):
+    """The settings of `tukang worker`, `upkeep` and `verify`."""
 
     broker: str = Field(description="Bootstrap servers of Kafka: host:port, several separated by commas.")
     broker_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
@@ -114,13 +141,6 @@ class Settings(BaseSettings):
     s3_endpoint: str | None = Field(None, description="URL of an S3-compatible store; AWS's own by default.")
     s3_sse: Literal["AES256", "aws:kms"] | None = Field(None, description="Encryption by the store.")
     s3_kms_key: str | None = Field(None, description="The key of aws:kms.")
-
-    api: str = Field(description="URL of the API, for example http://127.0.0.1:8080.")
-    api_ca: ReadableFile | None = Field(None, description="PEM file of the authority that signed the API.")
-    token: str | None = Field(None, description="The worker's token, with scope `ingest`.", repr=False)
-    token_file: ReadableFile | None = Field(
-        None, description="A file with the token; read again when it changes."
-    )
 
     memory: Size = Field(
         ByteSize(1 << 30),
@@ -169,29 +189,21 @@ class Settings(BaseSettings):
             for part in parts
         )
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then the environment, then the TOML file."""
-        sources = [init_settings, env_settings]
-        if path := os.environ.get("TUKANG_CONFIG"):
-            sources.append(TomlConfigSettingsSource(settings_cls, toml_file=Path(path)))
-        return tuple(sources)
+
+Wanted = TypeVar("Wanted", bound=ApiSettings)
 
 
-def load_settings(**given: Any) -> Settings:
-    """The settings, or `SettingsWrong` with a line for each key that is missing or wrong."""
+@overload
+def load_settings(**given: Any) -> Settings: ...
+@overload
+def load_settings(kind: type[Wanted], **given: Any) -> Wanted: ...
+def load_settings(kind: type[ApiSettings] = Settings, **given: Any) -> ApiSettings:
+    """The settings of this kind, or `SettingsWrong` with a line for each key that is missing or wrong."""
     path = os.environ.get("TUKANG_CONFIG")
     if path and not Path(path).is_file():
         raise SettingsWrong(f"TUKANG_CONFIG: the file {path} does not exist")
     try:
-        return Settings(**given)
+        return kind(**given)
     except ValidationError as error:
         raise SettingsWrong("\n".join(_line(item) for item in error.errors())) from None
 

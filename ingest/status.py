@@ -18,7 +18,7 @@ from rich.text import Text
 
 from ingest.catalog import CatalogRefused, CatalogUnavailable
 from ingest.inquiry import Inquiry
-from ingest.settings import Settings
+from ingest.settings import ApiSettings
 
 COLOURS = {
     "running": "green",
@@ -31,7 +31,7 @@ COLOURS = {
 Answer = Mapping[str, Any]
 
 
-def status(settings: Settings, *, as_json: bool = False, now: datetime | None = None) -> int:
+def status(settings: ApiSettings, *, as_json: bool = False, now: datetime | None = None) -> int:
     """Prints topics, loaders and workers. Returns 0, or 2 when the API could not be asked."""
     try:
         inquiry = Inquiry.of(settings)

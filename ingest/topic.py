@@ -91,6 +91,8 @@ class Topic:
         self.state = "starting"
         self.reason: str | None = None
         self.flooded: set[str] = set()
+        # By lake partition and version: where the log was seen to end before that position (`opening` judges).
+        self.ended_before: dict[tuple[int, str | None], list[int]] = {}
         self.totals: Counter[str] = Counter()
         self._lock = asyncio.Lock()  # held rows: one chunk or one cut at a time
         self._schema_lock = asyncio.Lock()

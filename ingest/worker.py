@@ -33,7 +33,7 @@ from ingest.metrics import WorkerFigures
 from ingest.opening import Found, open_parts
 from ingest.patience import growing_pauses
 from ingest.publish import Press
-from ingest.settings import Settings
+from ingest.settings import Settings, SettingsWrong
 from ingest.source import ChunkSource, make_app
 from ingest.topic import Means, Part, Topic
 from ingest.topic_settings import TopicSettings, topic_settings
@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 OPEN_WAIT_S = 1.0  # how long an assignment waits for a topic's memory before the others go ahead
 RETRY_STOPPED_S = 10.0  # how often it is asked whether a stopped topic may be read again
+MIB = 2**20
 BYTES_PER_ROW_BESIDE_ARROW = 40  # columns of held rows that numpy has allocated: offset and times
 BYTES_PER_ROW_HELD = 400  # only to bound the rows of one batch by memory
 
@@ -49,6 +50,11 @@ BYTES_PER_ROW_HELD = 400  # only to bound the rows of one batch by memory
 def now_us() -> int:
     """The worker's clock."""
     return time.time_ns() // 1000
+
+
+def fetch_size(memory: int) -> int:
+    """How much is fetched at once, and held before it is decoded, in bytes: decoded it may be ten times as large."""
+    return min(32 * MIB, max(2 * MIB, memory // 32))
 
 
 class Worker:
@@ -61,7 +67,6 @@ class Worker:
         self.topics: dict[str, Topic] = {}
         self.stopped = asyncio.Event()
         self.failure: BaseException | None = None
-        self.waiting_for: str | None = None
         self._topic_ids = TopicIds(broker)
         self._log_limits = LogLimits(broker)
         self._decoders = ThreadPoolExecutor(max(2, os.cpu_count() or 2) + 2, "decode")
@@ -90,6 +95,7 @@ class Worker:
         self.chunks = self.app.channel()
         self.app.agent(self.chunks)(self._agent)
         session_s = settings.broker_session_timeout.total_seconds()
+        fetch_bytes = fetch_size(settings.memory)
         self.source = ChunkSource(
             self.app,
             self.chunks,
@@ -98,7 +104,9 @@ class Worker:
             group=settings.group,
             pattern=settings.pattern,
             worker_name=settings.name,
-            in_flight_bytes=max(16 << 20, settings.memory // 16),
+            in_flight_bytes=fetch_bytes,
+            fetch_bytes=fetch_bytes,
+            partition_fetch_bytes=fetch_bytes // 2,
             clock=now_us,
             session_timeout_s=session_s,
             heartbeat_s=min(3.0, session_s / 3),
@@ -319,7 +327,13 @@ class Worker:
             registry = CollectorRegistry()
             registry.register(WorkerFigures(self))
             host, _, port = self.settings.metrics.rpartition(":")
-            start_http_server(int(port), host or "127.0.0.1", registry)
+            try:
+                start_http_server(int(port), host or "127.0.0.1", registry)
+            except (OSError, ValueError) as error:
+                raise SettingsWrong(
+                    f"TUKANG_METRICS={self.settings.metrics}: nothing can listen there ({error});"
+                    " it wants host:port with a port that is free"
+                ) from error
         await self.app.start()
         await self.app.add_runtime_dependency(self.source)
         beats = [self._spawn(work) for work in all_beats(self, now_us, self._log_limits.ask)]

@@ -79,7 +79,8 @@ class Copy:
         """How far the copy of an epoch goes without a gap, by its listing."""
         reached = 0
         for chunk in _chunks(self.lake, topic):
-            if chunk["epoch"] == epoch and int(chunk["first"]) <= reached + 1:
+            # What was folded before the first chunk is in the state.
+            if chunk["epoch"] == epoch and (reached == 0 or int(chunk["first"]) <= reached + 1):
                 reached = max(reached, int(chunk["last"]))
         return min(reached, head)
 
@@ -103,7 +104,7 @@ def copies_of(lake: Lake, topic: str) -> dict[str, int]:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The copy of a topic: its state, and its commits in order from the first."""
+    """The copy of a topic: its state, and its commits in order from the first that was not folded."""
 
     topic: str
     epoch: str
@@ -132,8 +133,10 @@ def _read(lake: Lake, topic: str, epoch: str) -> Kept:
     commits: list[Mapping[str, Any]] = []
     for chunk in _chunks(lake, topic):
         reached = commits[-1]["sequence"] if commits else 0
-        if chunk["epoch"] != epoch or int(chunk["last"]) <= reached or int(chunk["first"]) > reached + 1:
+        if chunk["epoch"] != epoch or int(chunk["last"]) <= reached:
             continue
+        if reached and int(chunk["first"]) > reached + 1:
+            break
         entries = json.loads(gzip.decompress(_get(lake, lake.url(chunk[0]))))
         commits += [entry for entry in entries if entry["sequence"] > reached]
     return Kept(topic, epoch, state, commits)

@@ -32,6 +32,7 @@ from ingest.upkeep.sweeping import Sweeper, Swept
 log = logging.getLogger(__name__)
 
 MOST_FRESH = 200  # fresh files of a topic before those of open periods are merged too
+FOLD_S = 3600.0  # between two looks at what of a topic's history is to be folded
 MOST_FILES = 16  # times the size of a file: what one merge takes
 
 
@@ -104,6 +105,8 @@ class Upkeep:
                 await self.sweep(name)
             except (ClocksApart, CatalogueStrange) as reason:
                 log.error("%s", reason)
+        if self._due("fold", name, FOLD_S):
+            await self.fold(name)
         return done
 
     def _due(self, what: str, topic: str, every_s: float) -> bool:
@@ -153,6 +156,12 @@ class Upkeep:
         if not dry:
             await self.write_live(name)
         return await self.sweeper.sweep(topic, dry=dry)
+
+    async def fold(self, name: str) -> None:
+        """History that is old enough becomes a line a day, once the lake has its copy. The API decides what."""
+        await self.copy.keep(name)
+        if folded := await self.catalog.fold(name):
+            log.info("topic %s: %d commits are folded", name, folded)
 
     async def seal(self, name: str) -> bool:
         """One replace of a topic, if one is due."""

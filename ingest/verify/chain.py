@@ -74,8 +74,8 @@ class Chain:
     """Takes commits in order and finds what breaks a law."""
 
     def __init__(self, topic: str, oldest: int) -> None:
+        """`oldest`: the first sequence that is not folded; what lies before comes from `folded.begin`."""
         self.topic = topic
-        self.whole = oldest == 1  # nothing of its history is folded
         self.links: dict[int, Link] = {}
         self.live: dict[int, dict[str, Any]] = {}  # files by id
         self.deletes: list[
@@ -92,23 +92,23 @@ class Chain:
         sequence, kind = commit["sequence"], commit["kind"]
         if sequence != self._sequence + 1:
             text = f"commits {self._sequence + 1} to {sequence - 1} are missing"
-            yield self._damage("sequence_gap", text, sequence=sequence)
+            yield self.damage("sequence_gap", text, sequence=sequence)
         self._sequence = sequence
         removed = [file for number in commit["remove"] if (file := self.live.pop(number, None))]
-        if len(removed) < len(commit["remove"]) and self.whole:
-            yield self._damage("live_set", "it removes files that were not live", sequence=sequence)
+        if len(removed) < len(commit["remove"]):
+            yield self.damage("live_set", "it removes files that were not live", sequence=sequence)
         yield from self._enter(commit)
         spans: list[Span] = []
         if kind == "append":
             if not lines:
-                yield self._damage("ledger_line", "the commit has no line in the ledger", sequence=sequence)
+                yield self.damage("ledger_line", "the commit has no line in the ledger", sequence=sequence)
             for line in lines:
                 try:
-                    link = _link(line)
+                    link = link_of(line)
                 except (TypeError, ValueError) as error:
                     text = f"the line has no position that can be read: {error}"
                     number = line["lake_partition"]
-                    yield self._damage("ledger_line", text, sequence=sequence, lake_partition=number)
+                    yield self.damage("ledger_line", text, sequence=sequence, lake_partition=number)
                     continue
                 spans.append(self._span(line, link))
                 yield from self._line(line, link)
@@ -128,7 +128,7 @@ class Chain:
     def end(self, head: int) -> Iterator[Finding]:
         """No commit follows: was the last one the head?"""
         if self._sequence != head:
-            yield self._damage(
+            yield self.damage(
                 "sequence_gap", f"commits {self._sequence + 1} to {head} are missing", sequence=head
             )
 
@@ -138,8 +138,6 @@ class Chain:
         for stored in partitions:
             number = stored["lake_partition"]
             known.add(number)
-            if number not in self.links and not self.whole:
-                continue  # its lines are folded
             link = self.links.get(number, Link())
             marks = (
                 ("next", stored["next"], link.next),
@@ -148,7 +146,7 @@ class Chain:
             )
             for name, here, there in marks:
                 if here != there:
-                    yield self._damage(
+                    yield self.damage(
                         "position_moved",
                         f"the stored position has {name} = {here}, the ledger's last line leaves {there}",
                         lake_partition=number,
@@ -166,7 +164,7 @@ class Chain:
                 )
         for number in sorted(self.links.keys() - known):
             text = "the ledger has lines of it, but no position is stored"
-            yield self._damage("position_moved", text, lake_partition=number)
+            yield self.damage("position_moved", text, lake_partition=number)
 
     def _line(self, line: Mapping[str, Any], after: Link) -> Iterator[Finding]:
         where: dict[str, Any] = {
@@ -174,9 +172,7 @@ class Chain:
             "sequence": line["sequence"],
             "offsets": _offsets(line["from_offset"], line["to_offset"]),
         }
-        before = self.links.get(line["lake_partition"]) or (Link() if self.whole else None)
-        if before is not None:
-            yield from self._chained(line, before, after, where)
+        yield from chained(self, line, after)
         came = line["consumed"] + line["carried_in"]
         went = sum(line[name] for name in ("written", "duplicates", "dead_letters", "lost", "carried_out"))
         carried, length = after.carried, line["to_offset"] - line["from_offset"]
@@ -202,33 +198,7 @@ class Chain:
         )
         for kept, text in laws:
             if not kept:
-                yield self._damage("ledger_line", text, **where)
-
-    def _chained(
-        self, line: Mapping[str, Any], before: Link, after: Link, where: dict[str, Any]
-    ) -> Iterator[Finding]:
-        start = line["from_offset"]
-        if line["from_version"] != before.version or before.next not in (None, start):
-            text = (
-                f"it starts at offset {start} of version {line['from_version']}, but the line before (commit"
-                f" {before.sequence}) ends at {before.next} with {before.version}: lines between are missing, or one"
-                " of the two was changed"
-            )
-            between = _offsets(*sorted((before.next or 0, start))) or where["offsets"]
-            yield self._damage("chain_broken", text, **{**where, "offsets": between})
-        elif line["carried_in"] != len(before.carried):
-            text = (
-                f"carried_in = {line['carried_in']}, but the line before leaves {len(before.carried)} carried"
-            )
-            yield self._damage("chain_broken", text, **where)
-        strangers = np.setdiff1d(after.carried[after.carried < start], before.carried)
-        if len(strangers):
-            text = f"offset {strangers[0]} is carried, but was neither carried before nor read now"
-            yield self._damage("ledger_line", text, **where)
-        for name in _TIMES:
-            old, new = before.times[name], after.times[name]
-            if old is not None and (new is None or new < old):
-                yield self._damage("ledger_line", f"{name} went back", **where)
+                yield self.damage("ledger_line", text, **where)
 
     def _sums(self, commit: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
         """What the lines say was written must be what the commit's files have."""
@@ -248,7 +218,7 @@ class Chain:
             if said != entered:
                 urls = ", ".join(file["url"] for file in files) or "none"
                 text = f"its lines say {name} = {said}, its files of these have {entered} rows ({urls})"
-                yield self._damage("sum_broken", text, **where)
+                yield self.damage("sum_broken", text, **where)
 
     def _upkeep(
         self,
@@ -258,15 +228,13 @@ class Chain:
     ) -> Iterator[Finding]:
         for number, text in broken_laws(commit["kind"], lines, commit["add"], removed):
             where: dict[str, Any] = {} if number is None else {"lake_partition": number}
-            yield self._damage(
-                "sum_broken", f"{commit['kind']}: {text}", sequence=commit["sequence"], **where
-            )
+            yield self.damage("sum_broken", f"{commit['kind']}: {text}", sequence=commit["sequence"], **where)
 
     def _enter(self, commit: Mapping[str, Any]) -> Iterator[Finding]:
         for file in commit["add"]:
             if file["url"] in self.urls:
                 text = "the object is entered twice: its rows count twice"
-                yield self._damage("entered_twice", text, sequence=commit["sequence"], file=file["url"])
+                yield self.damage("entered_twice", text, sequence=commit["sequence"], file=file["url"])
             self.urls.add(file["url"])
             if file["what"] == "deletes":
                 self.deletes.append(file)
@@ -281,9 +249,39 @@ class Chain:
             before.carried_text, after.carried_text, line["written"], line["dead_letters"],
         )  # fmt: skip
 
-    def _damage(self, code: str, text: str, **where: Any) -> Finding:
+    def damage(self, code: str, text: str, **where: Any) -> Finding:
         grade: Grade = "damage"
         return Finding(grade, code, self.topic, text, **where)
+
+
+def chained(chain: Chain, line: Mapping[str, Any], after: Link) -> Iterator[Finding]:
+    """A line must start where the one before left its lake partition; `after` is where it leaves it."""
+    where: dict[str, Any] = {
+        "lake_partition": line["lake_partition"],
+        "sequence": line["sequence"],
+        "offsets": _offsets(line["from_offset"], line["to_offset"]),
+    }
+    before = chain.links.get(line["lake_partition"]) or Link()
+    start = line["from_offset"]
+    if line["from_version"] != before.version or before.next not in (None, start):
+        text = (
+            f"it starts at offset {start} of version {line['from_version']}, but the line before (commit"
+            f" {before.sequence}) ends at {before.next} with {before.version}: lines between are missing, or one"
+            " of the two was changed"
+        )
+        between = _offsets(*sorted((before.next or 0, start))) or where["offsets"]
+        yield chain.damage("chain_broken", text, **{**where, "offsets": between})
+    elif line["carried_in"] != len(before.carried):
+        text = f"carried_in = {line['carried_in']}, but the line before leaves {len(before.carried)} carried"
+        yield chain.damage("chain_broken", text, **where)
+    strangers = np.setdiff1d(after.carried[after.carried < start], before.carried)
+    if len(strangers):
+        text = f"offset {strangers[0]} is carried, but was neither carried before nor read now"
+        yield chain.damage("ledger_line", text, **where)
+    for name in _TIMES:
+        old, new = before.times[name], after.times[name]
+        if old is not None and (new is None or new < old):
+            yield chain.damage("ledger_line", f"{name} went back", **where)
 
 
 def canonical(lines: Iterable[Mapping[str, Any]]) -> int:
@@ -309,7 +307,7 @@ def plain(line: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _link(line: Mapping[str, Any]) -> Link:
+def link_of(line: Mapping[str, Any]) -> Link:
     """Where a line leaves its lake partition. Raises TypeError or ValueError when it does not say."""
     position = line["position"]
     if position is None or line["from_offset"] is None or line["to_offset"] is None:

@@ -20,7 +20,7 @@ from ingest.lake import Lake, LakeRefused, LakeUnavailable
 from ingest.position import time_from_text
 from ingest.service import broker_of
 from ingest.settings import Settings
-from ingest.verify import objects, rows, source
+from ingest.verify import folded, objects, rows, source
 from ingest.verify.chain import Chain
 from ingest.verify.finding import EXIT, Finding, Verdict, verdict
 from ingest.verify.objects import File
@@ -164,6 +164,10 @@ class _Checker:
         name, head = topic["topic"], topic["sequence"]
         oldest = self._inquiry.oldest(name)
         chain = Chain(name, oldest)
+        if oldest > 1:
+            lines = self._inquiry.lines(name, 0, oldest - 1)
+            live = self._inquiry.files(name, oldest - 1, swept=True)
+            report.findings += folded.begin(chain, lines, live)
         bar = bars.add_task(f"{name}: ledger", total=head - oldest + 1)
         lines = self._inquiry.lines(name, oldest - 1, head)
         line = next(lines, None)
@@ -202,7 +206,7 @@ class _Checker:
                 text = f"the topic says {topic[figure]} live {what}, its live files have {here}"
                 yield Finding("damage", "live_set", name, text)
         live = sum(file["rows"] for file in told.values() if file["what"] == "rows")
-        if chain.whole and live != chain.rows.total():
+        if live != chain.rows.total():
             text = f"by the ledger {chain.rows.total()} rows are live, the live files have {live}"
             yield Finding("damage", "live_set", name, text)
 
@@ -239,7 +243,7 @@ class _Checker:
         for read in objects.each(self._pool, lambda file: rows.read(self._lake, name, file), files, ahead=4):
             found += places.take(read)
             bars.advance(bar)
-        everything = chain.whole and len(files) == len(chain.live)
+        everything = len(files) == len(chain.live)
         found += places.end(chain.rows if everything else None)
         report.deep_rows = places.rows
         return found

@@ -40,6 +40,9 @@ def test_what_a_closed_life_carried_is_a_gap_and_it_takes_no_append(world: World
     old = maker.append(maker.line(0, 5))
     world.send("POST", "/topics/orders/accept-reset", {"from": "earliest"})
     assert world.send("GET", "/topics/orders")["state"] == "gap"
+    line = world.send("GET", "/topics/orders/ledger")["lines"][-1]
+    assert (line["sequence"], line["carried_in"], line["lost"], line["carried_out"]) == (2, 2, 2, 0)
+    assert line["lost_ranges"] == [[8, 10]]
     refused = world.client.post("/v1/topics/orders/commits", json=old)
     assert refused.status_code in (409, 422)
 

@@ -24,7 +24,7 @@ OPERATIONS = sorted(CONTRACT.operations)
 @pytest.fixture
 def guarded(database_url: str, clock: FakeClock) -> Iterator[World]:
     """The application as it comes: it asks for tokens."""
-    app = create_app(load(database=database_url), clock)
+    app = create_app(load(database=database_url), clock, prepared=True)
     made = World(app, app.test_client(), clock, database_url)
     yield made
     made.process.heads.stop()

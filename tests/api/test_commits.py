@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 from sqlalchemy import select, text
 
 from api.app import create_app
+from api.commits import enter
 from api.process import EXTENSION
+from api.requests import read_commit
 from api.settings import load
 from api.tables import metadata
 from tests.api.conftest import World
@@ -62,6 +65,24 @@ def test_an_id_with_other_content_is_refused(world: World) -> None:
     before = everything(world)
     assert other.send(other.append(id=body["id"]), 422)["type"] == "/problems/commit-id-reused"
     assert everything(world) == before
+
+
+def test_an_id_that_another_topic_takes_at_the_same_moment_is_refused(world: World) -> None:
+    """No topic's lock stands between the two: the database says which was first."""
+    maker, other = world.maker(), world.maker("payments")
+    first = maker.append()
+    second = other.append(id=first["id"])
+    refused: list[dict[str, Any]] = []
+    with world.database.write() as connection:
+        enter(connection, world.database.clock, "orders", read_commit("orders", first))
+        thread = threading.Thread(target=lambda: refused.append(other.send(second, 422)))
+        thread.start()
+        time.sleep(0.2)
+        assert refused == []  # it waits
+    thread.join()
+    assert refused[0]["type"] == "/problems/commit-id-reused"
+    other.commit()
+    assert world.get("/topics/payments")["sequence"] == 1
 
 
 def test_a_stale_version_is_a_conflict_with_the_stored_positions(world: World) -> None:

@@ -123,7 +123,7 @@ def _seeded(url: str) -> Flask:
     return app
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The contract as the application itself serves it, over each database."""
     postgres: Postgres | None = None

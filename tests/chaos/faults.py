@@ -116,6 +116,16 @@ class Faults:
         finally:
             self._slots.release()
 
+    def outages(self, seconds: float) -> None:
+        """Broker, store, API and database away, one after the other, each for so long. Call it after `heal`."""
+        for name, proxy in self._proxies():
+            self.journal.say(f"{name} away for {seconds:.0f} s")
+            proxy.refuse()
+            time.sleep(seconds)
+            proxy.fine()
+            self.journal.counts[f"{name} away for {seconds:.0f} s"] += 1
+            time.sleep(20)
+
     def heal(self) -> None:
         """Waits until the last fault is over; then nothing is broken."""
         self.ended.set()
@@ -245,15 +255,16 @@ class Faults:
     # -- connections ---------------------------------------------------------------------------------------------
 
     def _proxy(self, chance: random.Random) -> tuple[str, Proxy]:
+        return chance.choice(self._proxies())
+
+    def _proxies(self) -> list[tuple[str, Proxy]]:
         town = self.town
-        return chance.choice(
-            [
-                ("broker", town.broker_proxy),
-                ("store", town.store_proxy),
-                ("API", town.api_proxy),
-                ("database", town.database_proxy),
-            ]
-        )
+        return [
+            ("broker", town.broker_proxy),
+            ("store", town.store_proxy),
+            ("API", town.api_proxy),
+            ("database", town.database_proxy),
+        ]
 
     def cut(self, chance: random.Random) -> None:
         name, proxy = self._proxy(chance)

@@ -62,9 +62,16 @@ class Outcome:
 
 
 def chaos(
-    folder: Path, seed: int, seconds: float, *, pause_s: float, rate: float, new_topics: int
+    folder: Path,
+    seed: int,
+    seconds: float,
+    *,
+    pause_s: float,
+    rate: float,
+    new_topics: int,
+    outage_s: float = 0.0,
 ) -> Outcome:
-    """Runs it; `rate` in records per second, half of it in transactions."""
+    """Runs it; `rate` in records per second, half of it in transactions. `outage_s`: then everybody away in turn."""
     took: dict[str, float] = {}
     clock = time.monotonic()
 
@@ -88,7 +95,8 @@ def chaos(
         plain.start()
         transactional.start()
         faults = Faults(town, topics, seed, pause_s=pause_s, new_topics=new_topics)
-        watch = threading.Thread(target=_watch, args=(town, faults), daemon=True)
+        over = threading.Event()
+        watch = threading.Thread(target=_watch, args=(town, faults, over), daemon=True)
         breaking = threading.Thread(target=faults.run, daemon=True)
         watch.start()
         breaking.start()
@@ -96,6 +104,9 @@ def chaos(
         faults.heal()
         breaking.join(60)
         lap("faults")
+        if outage_s:
+            faults.outages(outage_s)
+            lap("outages")
         plain.finish()
         transactional.finish()
         lap("last records")
@@ -104,6 +115,7 @@ def chaos(
             town.wait("every partition at its end", lambda: _caught_up(town, topics), CATCH_UP_S, 1.0)
         except AssertionError as late:
             wrong.append(str(late))
+        over.set()
         lap("catch up")
         wrong += _silent(town)
         findings = [check(town, topic, folder) for topic in topics.partitions]
@@ -132,9 +144,9 @@ def chaos(
     )
 
 
-def _watch(town: Town, faults: Faults) -> None:
+def _watch(town: Town, faults: Faults, over: threading.Event) -> None:
     """Sees who ends without having been told to: a failure, after which it is started again as it would be for real."""
-    while not faults.ended.wait(1):
+    while not over.wait(1):
         for program in list(town.workers.values()):
             if program.expected and not program.running:
                 faults.journal.fail(
@@ -198,6 +210,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--rate", type=float, default=3000, help="records per second")
     parser.add_argument("--pause", type=float, default=8, help="mean seconds between two faults")
+    parser.add_argument("--outage", type=float, default=0, help="then each of all away for so many seconds")
     parser.add_argument("--keep", type=Path, help="work in this folder and leave it there")
     asked = parser.parse_args()
     seed = secrets.randbelow(10**6) if asked.seed is None else asked.seed
@@ -206,7 +219,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tukang-chaos-") as made:
         folder = asked.keep or Path(made)
         folder.mkdir(exist_ok=True, parents=True)
-        outcome = chaos(folder, seed, asked.minutes * 60, pause_s=asked.pause, rate=asked.rate, new_topics=4)
+        outcome = chaos(
+            folder,
+            seed,
+            asked.minutes * 60,
+            pause_s=asked.pause,
+            rate=asked.rate,
+            new_topics=4,
+            outage_s=asked.outage,
+        )
     sys.stdout.write(outcome.summary() + "\n")
     return 1 if outcome.wrong else 0
 

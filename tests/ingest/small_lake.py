@@ -170,7 +170,11 @@ class SmallLake:
             assert producer.flush(30) == 0
 
     def commits(self) -> list[dict[str, Any]]:
-        answer = self.http.get(f"/topics/{self.topic}/batches", params={"limit": 1000, "swept": "1"})
+        asked: dict[str, Any] = {"limit": 1000, "swept": "1"}
+        answer = self.http.get(f"/topics/{self.topic}/batches", params=asked)
+        if answer.status_code == 410:  # the history is folded
+            asked["after"] = answer.json()["oldest"] - 1
+            answer = self.http.get(f"/topics/{self.topic}/batches", params=asked)
         found: list[dict[str, Any]] = answer.json()["commits"]
         return found
 

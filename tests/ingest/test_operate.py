@@ -51,6 +51,23 @@ def test_a_topic_is_paused_and_resumed(services: Services) -> None:
     assert tukang(services, "topics", "resume", "orders") == "orders: unknown\n"
 
 
+def test_loaders_are_listed_held_and_removed(services: Services) -> None:
+    services.create("orders")
+    told = {"topics": ["orders"], "from": "earliest", "mirror_expiry": True}
+    services.http.put("/loaders/dwh", json=told).raise_for_status()
+    assert tukang(services, "loaders", "list") == "dwh\t0\t0\t0\t-\n"
+    assert tukang(services, "loaders", "hold", "dwh") == "dwh: hold\n"
+    assert tukang(services, "loaders", "list") == "dwh\t0\t0\t0\thold\n"
+    assert tukang(services, "loaders", "show", "dwh") == "orders\t0\t0\t0\t-\n"
+    held = services.get("/loaders/dwh")
+    assert {name: held[name] for name in told} == told
+    tukang(services, "loaders", "release", "dwh")
+    assert not services.get("/loaders/dwh")["hold"]
+    tukang(services, "loaders", "remove", "dwh")
+    assert tukang(services, "loaders", "list") == ""
+    assert "There is no loader dwh" in tukang(services, "loaders", "remove", "dwh", code=2)
+
+
 def test_refusals_are_one_line_each(services: Services) -> None:
     assert tukang(services, "topics", "pause", "nothing", code=2).count("\n") == 1
     services.environment["TUKANG_API"] = "http://127.0.0.1:1"

@@ -230,6 +230,26 @@ def test_a_store_or_database_that_takes_nothing_is_waited_for(
     assert len(watch.generations) == 1, watch.generations
 
 
+@pytest.mark.parametrize("who", ["store", "API"])
+def test_a_backlog_that_cannot_be_published_stays_under_the_ceiling(
+    whole: Town, topic: str, tmp_path: Path, who: str
+) -> None:
+    with writing(whole, topic, 40_000) as producer:
+        producer.events.copies = 0  # the window of duplicates is cut short here, for want of memory
+        whole.wait("a backlog", lambda: producer.records > 400_000)
+    worker = start(whole, topic, MEMORY="64MiB", FLUSH_ROWS="20000")
+    wait_first_commits(whole, topic)
+    proxy_of(whole, who).refuse()
+    with Watch(worker) as watch:
+        whole.wait("no more fetching", lambda: watch.held)
+        time.sleep(AWAY_S / 2)
+        proxy_of(whole, who).fine()
+        wait_caught_up(whole, topic)
+    prove(whole, topic, tmp_path, worker)
+    assert watch.highest_rss < 64 * MIB + INTERPRETER, watch.highest_rss / MIB
+    assert len(watch.generations) == 1, watch.generations
+
+
 @pytest.mark.parametrize("who", WHO)
 def test_sigterm_ends_a_worker_also_while_somebody_is_away(
     whole: Town, topic: str, tmp_path: Path, who: str

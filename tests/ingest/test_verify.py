@@ -561,3 +561,38 @@ def test_what_was_held_back_when_a_topic_began_anew_is_said(lake: SmallLake, che
     assert (code, codes(found)) == (0, {"lost_at_reset", "behind"})
     [lost] = [each for each in found if each["code"] == "lost_at_reset"]
     assert (lost["lake_partition"], lost["offsets"]) == (0, [158, 160])
+
+
+@pytest.fixture
+def folded(sealed: SmallLake) -> SmallLake:
+    """The sealed lake, grown old: all of it is folded but the commits that come now."""
+    long = 500 * 86_400_000_000
+    for table in ("commits", "ledger", "commit_ids"):
+        sealed.sql(f"UPDATE {table} SET committed_us = committed_us - {long}")
+    assert sealed.http.post(f"/topics/{sealed.topic}/folds").raise_for_status().json()["commits"] == 5
+    sealed.append((0, 20), (1, 10), carry=1)
+    return sealed
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_lake_whose_history_is_folded_is_complete(folded: SmallLake, check: Check, deep: bool) -> None:
+    code, found = check(deep=deep)
+    # The object of the folded `deletes` waits for the sweep.
+    assert (code, [(each["code"], "/deletes/" in each["file"]) for each in found]) == (0, [("orphan", True)])
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ("UPDATE folded SET written = written - 1 WHERE lake_partition = 0", "ledger_line"),
+        ("UPDATE folded SET carried_in = 1, written = written + 1 WHERE lake_partition = 0", "chain_broken"),
+        (f"UPDATE folded SET from_version = '{'ab' * 16}' WHERE lake_partition = 0", "chain_broken"),
+        ("DELETE FROM folded WHERE lake_partition = 1", "chain_broken"),
+        ("UPDATE folded SET written = written - 1, duplicates = duplicates + 1", "live_set"),
+    ],
+)
+def test_a_changed_folded_line_is_found(folded: SmallLake, check: Check, change: str, code: str) -> None:
+    folded.sql(change)
+    exit_code, found = check()
+    assert exit_code == 1
+    assert code in {each["code"] for each in found}

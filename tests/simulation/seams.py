@@ -81,7 +81,7 @@ def seams(scheduler: Scheduler, plan: Plan) -> Iterator[None]:
         (source, "FLUSH_SECONDS", 5.0),
         (beats, "BEAT_S", 0.3),
         (beats, "WATCH_LOGS_S", 1.2 if plan.retention_ms else 7.0),
-        (beats, "REPORT_S", plan.reports_s),
+        (beats, "REPORT_S", 4.0),
     ]
     with ExitStack() as stack:
         for owner, name, value in places:

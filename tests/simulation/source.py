@@ -147,6 +147,8 @@ class Channel:
 class SimulatedMembership:
     """In place of `ingest.membership.Membership`: offsets for lag tools go nowhere."""
 
+    away: str | None = None
+
     def enters(self) -> None:
         pass
 

@@ -12,13 +12,13 @@ from tests.simulation.mutants import MUTANTS
 
 KNOWN = {
     "no-comparison": "3",
-    "contents-compared": "0:1",
+    "contents-compared": "390",
     "id-not-first": "0",
     "no-carried-set": "1",
     "memory-kept-at-conflict": "3",
     "watermark-not-lowered": "6",
     "start-not-checked": "87",
-    "log-start-not-watched": "0:1",
+    "log-start-not-watched": "531",
     "names-used-again": "3",
 }
 

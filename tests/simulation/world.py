@@ -53,6 +53,7 @@ class World:
         self.api.on_commit = self._committed
         self.network = Network(self.scheduler, self.stream("network"), self.api, self.count)
         self.network.mean_s = plan.network_s
+        self.network.reports = plan.reports
         self.network.on_step = self._step
         self.group = Group(self)
         self.processes = [Process(self, f"worker-{number}") for number in range(plan.workers)]
@@ -281,7 +282,9 @@ class World:
         self.counts["topic reset"] += 1
         log.info("operator: %s is reset to %s", topic.name, start)
         with self.api.database.write() as connection:
-            closed, opened = reset_topic(connection, topic.name, start or "")
+            closed, opened = reset_topic(
+                connection, lambda _: self.database_clock.now_us(), topic.name, start or ""
+            )
         self.resets[topic.name] = self.scheduler.now
         self.closed |= {(topic.name, number): self.scheduler.now for number in closed}
         self.opened |= {(topic.name, number): self.scheduler.now for number in opened}

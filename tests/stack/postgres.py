@@ -52,6 +52,7 @@ class Postgres:
     port: int
     environment: Mapping[str, str]
     part: Part | None = None
+    fsync: str = "off"
 
     def prepare(self) -> None:
         """Makes the folder of data."""
@@ -74,7 +75,7 @@ class Postgres:
             _as_postgres(
                 [str(self.programs / "postgres"), "-D", str(self.folder / "data"), "-p", str(self.port),
                  "-c", f"listen_addresses={LOOPBACK}", "-c", f"unix_socket_directories={self.folder}",
-                 "-c", "fsync=off", "-c", "max_connections=200"]
+                 "-c", f"fsync={self.fsync}", "-c", "max_connections=200"]
             ),
             folder=self.folder,
             ready=self._answers,
