@@ -131,6 +131,7 @@ def main() -> None:
         second = {title: asked(store, after, query, runs) for title, query in QUERIES.items()}
         part.end()
         store.end()
+    _check(first, second)
     results = [
         {
             "query": title,
@@ -162,6 +163,17 @@ def main() -> None:
     (build / "bench-lake.json").write_text(json.dumps(results, indent=1) + "\n")
     (build / "bench-lake-seal.json").write_text(json.dumps(figures, indent=1) + "\n")
     _show(results, figures)
+
+
+def _check(first: dict[str, tuple[float, Any]], second: dict[str, tuple[float, Any]]) -> None:
+    """Upkeep took duplicates away and nothing else: no group is lost, and no count is higher or much lower."""
+    for title in QUERIES:
+        before, after = first[title][1], second[title][1]
+        if not len(before) >= len(after) >= len(before) * 0.99:
+            raise SystemExit(f"{title}: {len(before)} rows became {len(after)}")
+    hour = [each["one hour's sum"][1][0][0] for each in (first, second)]
+    if not hour[0] >= hour[1] >= hour[0] * 0.99:
+        raise SystemExit(f"of the hour's {hour[0]} rows {hour[1]} are left")
 
 
 def _answers(api: str) -> bool:

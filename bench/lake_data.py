@@ -63,7 +63,7 @@ def events(rows: int, commits: int, schema: pa.Schema) -> Iterator[list[tuple[in
             times = np.sort(start + dice.integers(0, span, each))
             late = dice.random(each) < LATE
             times[late] = np.maximum(
-                DAY_START_US, times[late] - dice.integers(span, 3_600_000_000, int(late.sum()))
+                DAY_START_US, times[late] - dice.integers(span, span + 3_600_000_000, int(late.sum()))
             )
             offsets = np.arange(next_offset[partition], next_offset[partition] + each)
             next_offset[partition] += each
