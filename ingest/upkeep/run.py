@@ -32,6 +32,7 @@ from ingest.upkeep.sweeping import Sweeper, Swept
 log = logging.getLogger(__name__)
 
 MOST_FRESH = 200  # fresh files of a topic before those of open periods are merged too
+EXPIRE_S = 300.0  # the API looks at every live file for it
 FOLD_S = 3600.0  # between two looks at what of a topic's history is to be folded
 MOST_FILES = 16  # times the size of a file: what one merge takes
 
@@ -95,7 +96,8 @@ class Upkeep:
         done = 0
         while await self.seal(name):
             done += 1
-        done += len(await self.expire(name))
+        if self._due("expire", name, EXPIRE_S):
+            done += len(await self.expire(name))
         if done:
             await self.write_live(name)
         if self._due("copy", name, self.pace.copy_s):
