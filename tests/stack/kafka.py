@@ -3,6 +3,7 @@
 Topics have names of their own per test, so the session shares one broker; a test that stops a broker asks for its own.
 """
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -10,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 from confluent_kafka import KafkaException, TopicPartition
@@ -51,18 +51,17 @@ def _need(program: str) -> None:
 def _jars() -> str:
     """The class path, brought by Maven when it is not there yet."""
     _need("java")
-    if not list(_JARS.glob("kafka_2.13-*.jar")):
-        _need("mvn")
-        made = _JARS.with_name(f"kafka-jars-{uuid4().hex}")
-        subprocess.run(
-            ["mvn", "-q", "-B", "-f", _ROOT / "tests" / "stack" / "pom.xml", "dependency:copy-dependencies",
-             f"-DoutputDirectory={made}"],
-            check=True,
-        )  # fmt: skip
-        try:
-            made.rename(_JARS)
-        except OSError:  # another session was faster
-            shutil.rmtree(made)
+    _JARS.parent.mkdir(exist_ok=True)
+    with _JARS.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run side by side, and Maven's repository is not made for two
+        if not list(_JARS.glob("kafka_2.13-*.jar")):
+            _need("mvn")
+            subprocess.run(
+                ["mvn", "-q", "-B", "-f", _ROOT / "tests" / "stack" / "pom.xml", "dependency:copy-dependencies",
+                 f"-DoutputDirectory={_JARS}.part"],
+                check=True,
+            )  # fmt: skip
+            Path(f"{_JARS}.part").rename(_JARS)
     return f"{_JARS}/*"
 
 
