@@ -10,7 +10,8 @@ BIN := .venv/bin
 SOURCES := ingest api loaders deploy tukang.py
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: run setup test test-fast lint bench bench-api bench-verify record simulate chaos docs picture clean distclean
+.PHONY: run setup test test-fast lint bench bench-lake bench-api bench-verify record simulate chaos docs picture \
+	clean distclean
 .DEFAULT_GOAL := run
 
 run: .venv/installed
@@ -33,6 +34,9 @@ lint: .venv/developed
 bench: .venv/developed
 	$(BIN)/python -m bench.run $(ARGS)
 
+bench-lake: .venv/developed
+	$(BIN)/python -m bench.lake $(ARGS)
+
 bench-verify: .venv/developed
 	$(BIN)/python -m bench.verify
 
@@ -48,6 +52,7 @@ simulate: .venv/developed
 
 chaos: .venv/developed
 	$(BIN)/python -m tests.chaos.run --minutes $(or $(MINUTES),10) $(ARGS)
+	UPKEEP_KILLS=$(or $(KILLS),200) $(BIN)/python -m pytest --timeout 3600 tests/ingest/upkeep/test_kills.py
 
 docs: .venv/installed
 	$(BIN)/python -m docs.pages

@@ -97,6 +97,81 @@ def upkeep(once: bool) -> None:
         asyncio.run(serve(load_settings(), once=once))
 
 
+@main.command()
+@click.argument("topics", nargs=-1)
+@click.option("--dry-run", is_flag=True, help="Say what would expire.")
+def expire(topics: tuple[str, ...], dry_run: bool) -> None:
+    """Take files whose retention is over out of the live set, as upkeep does by itself."""
+    import asyncio
+
+    from ingest.service import REFUSALS
+    from ingest.settings import SettingsWrong, load_settings
+    from ingest.upkeep.commands import expire_now
+
+    with one_line(SettingsWrong, *REFUSALS):
+        for line in asyncio.run(expire_now(load_settings(), topics, dry=dry_run)):
+            click.echo(line)
+
+
+@main.command()
+@click.argument("topics", nargs=-1)
+@click.option("--dry-run", is_flag=True, help="Say what would be deleted.")
+def sweep(topics: tuple[str, ...], dry_run: bool) -> None:
+    """Delete objects that nobody needs any more, as upkeep does by itself."""
+    import asyncio
+
+    from ingest.service import REFUSALS
+    from ingest.settings import SettingsWrong, load_settings
+    from ingest.upkeep.commands import sweep_now
+
+    with one_line(SettingsWrong, *REFUSALS):
+        for line in asyncio.run(sweep_now(load_settings(), topics, dry=dry_run)):
+            click.echo(line)
+
+
+@main.command()
+@click.argument("topic")
+@click.option("--where", metavar="FIELD=VALUE", help="Like customer_id = 42 or customer.name = 'Ann'.")
+@click.option("--field", help="With --keys: whose values stand in the file.")
+@click.option(
+    "--keys", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="One value a line."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be erased.")
+@click.option("--wait", default="15min", help="How long to wait for what Kafka has and the lake has not.")
+def erase(
+    topic: str, where: str | None, field: str | None, keys: Path | None, dry_run: bool, wait: str
+) -> None:
+    """Erase all events with these values from the lake, and print the signed record."""
+    import asyncio
+
+    from ingest.service import REFUSALS
+    from ingest.settings import SettingsWrong, duration_us, load_settings
+    from ingest.upkeep.erasing import NotFinished, erase_now, wanted_of
+    from ingest.upkeep.matching import WhereWrong
+
+    log_to_stderr()
+    with one_line(SettingsWrong, WhereWrong, NotFinished, ValueError, *REFUSALS):
+        wanted = wanted_of(where, field, keys)
+        wait_s = duration_us(wait) / 1_000_000
+        for line in asyncio.run(erase_now(load_settings(), topic, wanted, dry=dry_run, wait_s=wait_s)):
+            click.echo(line)
+
+
+@service("rebuild")
+def rebuild() -> None:
+    """Make a lost database again, from the catalogue that upkeep keeps in the lake. The API must be stopped."""
+    from api.rebuild import rebuild as make_again
+    from api.settings import SettingsError, load
+    from ingest.lake import LakeRefused, LakeUnavailable
+    from ingest.settings import SettingsWrong, load_settings
+    from ingest.upkeep.rebuilding import NothingKept, kept_in_lake
+
+    log_to_stderr()
+    with one_line(SettingsError, SettingsWrong, LakeRefused, LakeUnavailable, NothingKept):
+        for line in make_again(load(), kept_in_lake(load_settings())):
+            click.echo(line)
+
+
 @service("migrate")
 def migrate() -> None:
     """Bring the API's database to this release's schema."""
@@ -115,11 +190,21 @@ def migrate() -> None:
 @click.option("--caught-up", is_flag=True, help="Wrong, too: records at the source that no commit has yet.")
 @click.option("--from", "start", metavar="TIME", help="Only files with rows at or after this event time.")
 @click.option("--to", "end", metavar="TIME", help="Only files with rows before this event time.")
-def verify(topic: str | None, **options: Any) -> None:
+@click.option("--erased", metavar="FIELD=VALUE", help="Instead: does any object of the topic still hold it?")
+def verify(topic: str | None, erased: str | None, **options: Any) -> None:
     """Prove that the lake agrees with the ledger, and the ledger with Kafka: exit 0 complete, 1 wrong, 2 unknown."""
     from ingest.settings import SettingsWrong, load_settings
     from ingest.verify import verify as prove
 
+    if erased is not None:
+        from ingest.lake import LakeRefused, LakeUnavailable
+        from ingest.upkeep.erasing import verify_erased
+        from ingest.upkeep.matching import WhereWrong
+
+        with one_line(SettingsWrong, WhereWrong, LakeRefused, LakeUnavailable):
+            lines, code = verify_erased(load_settings(), topic, erased)
+            click.echo("\n".join(lines))
+            sys.exit(code)
     with one_line(SettingsWrong):
         sys.exit(prove(load_settings(), topic, **options))
 

@@ -30,6 +30,7 @@ TITLES = {
     "law-broken": "The commit breaks a law of the ledger",
     "method-not-allowed": "The path knows no such method",
     "not-expired": "A file may not expire yet",
+    "not-covered": "Not all that Kafka had is in the lake yet",
     "not-sweepable": "An object may not be deleted yet",
     "not-found": "There is none, or it is not for this caller",
     "not-json": "The body must be application/json",

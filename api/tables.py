@@ -377,3 +377,20 @@ holds = Table(
     Column("reason", String(2000), nullable=False),
     Column("created_us", BigInteger, nullable=False),
 )
+
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("topic_id", BigInteger, ForeignKey("topics.id"), nullable=False, index=True),
+    Column("field", String(2000), nullable=False),  # whose values were asked for
+    Column("value_hash", LargeBinary(32), nullable=False),  # keyed; the values themselves are never stored
+    Column("number", BigInteger, nullable=False),  # of values
+    Column("rule_version", Integer, nullable=False),
+    Column("sequence", BigInteger, nullable=False),  # head when it was asked for
+    Column("until", JSON, nullable=False),  # [[lake_partition, offset], ...]: what Kafka had then
+    Column("asked_us", BigInteger, nullable=False),
+    Column("finished_us", BigInteger),
+    Column("record", JSON),
+    Column("signature", LargeBinary(32)),  # of the record, by the installation's key
+)

@@ -178,6 +178,9 @@ SETTINGS: Mapping[str, Definition] = {
         "15min", _duration(most="30d"), "Beyond lateness, before a quiet partition counts as done."
     ),
     "file_bytes": Definition("256MB", _size("1MB", "10GB"), "Target size of sealed files."),
+    "sort_by": Definition(
+        [], _paths, "Columns that sealed files are sorted by within a period; none: by event time."
+    ),
     "replaced_grace": Definition(
         "7d", _duration("1min"), "How long replaced objects wait for holding loaders."
     ),

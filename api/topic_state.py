@@ -123,7 +123,7 @@ def changes_of(
     ]
 
 
-def _partition_report(reports: Sequence[Record]) -> dict[int, tuple[str, list[Any]]]:
+def partition_report(reports: Sequence[Record]) -> dict[int, tuple[str, list[Any]]]:
     """Newest report of each lake partition: worker, [number, next, end, stable_end, carried, at_end]."""
     return {
         entry[0]: (report.worker, entry)
@@ -169,7 +169,7 @@ def _describe(
     rules: Sequence[Rule],
     full: bool,
 ) -> dict[str, Any]:
-    reported = _partition_report(reports)
+    reported = partition_report(reports)
     reaches = reaches_of(partitions)
     lags = {row.lake_partition: _lag(row, reported.get(row.lake_partition)) for row in partitions if row.open}
     known = [lag for lag in lags.values() if lag is not None]

@@ -141,6 +141,67 @@ class Catalog:
             if file["what"] == "rows"
         ]
 
+    async def claim(self, piece: str, holder: str, seconds: int, topic: str | None = None) -> Answer | None:
+        """Takes, renews or (0 seconds) gives back a piece of upkeep; None: another one holds it."""
+        body = {"piece": piece, "topic": topic, "holder": holder, "seconds": seconds}
+        answer = await self._patiently("POST", "/claims", body)
+        return None if answer.status_code == 409 else self._sound(answer)
+
+    async def copy(self, topic: str, after: int, *, state: bool = False) -> Answer | None:
+        """Commits after a sequence as the database has them; with `state`, what stands beside them too.
+
+        None: the head is below it, the topic lives another life.
+        """
+        query = f"after={after}&limit=1000" + ("&state" if state else "")
+        answer = await self._patiently("GET", f"/topics/{topic}/catalog?{query}")
+        return None if answer.status_code == 422 else self._sound(answer)
+
+    async def live(self, topic: str) -> tuple[Answer, list[Answer]]:
+        """The first page of the live files now, which says epoch and sequence; and all of them, of every kind."""
+        pages = [page async for page in self._pages(f"/topics/{topic}/files", {})]
+        return pages[0], [file for page in pages for file in page["files"]]
+
+    async def expired(self, topic: str) -> tuple[Answer, list[Answer]]:
+        """The first page of the files that may expire now, which says epoch and sequence; and all of them."""
+        pages = [page async for page in self._pages(f"/topics/{topic}/expired", {})]
+        return pages[0], [file for page in pages for file in page["files"]]
+
+    async def removed(self, topic: str, after: int) -> list[Answer]:
+        """Files that commits after a sequence removed, with the time from which their objects may be deleted."""
+        pages = self._pages(f"/topics/{topic}/removed", {"after": after})
+        return [file async for page in pages for file in page["removed"]]
+
+    async def swept(self, topic: str, files: Sequence[int]) -> list[str] | None:
+        """Marks objects as gone, before they are deleted; their addresses. None: one of them may not go yet."""
+        answer = await self._patiently("POST", f"/topics/{topic}/swept", {"files": list(files)})
+        return None if answer.status_code == 409 else [each["url"] for each in self._sound(answer)["files"]]
+
+    async def named(self, topic: str, urls: Sequence[str]) -> set[str]:
+        """Those of the objects that some commit has ever named."""
+        found: set[str] = set()
+        for begin in range(0, len(urls), 1000):
+            body = {"urls": list(urls[begin : begin + 1000])}
+            found.update(self._sound(await self._patiently("POST", f"/topics/{topic}/named", body))["named"])
+        return found
+
+    async def begin_erasure(self, topic: str, field: str, values: Sequence[str]) -> Answer:
+        """The rule: appends made before it are refused from now on."""
+        body = {"field": field, "values": list(values)}
+        return self._sound(await self._patiently("POST", f"/topics/{topic}/erasures", body))
+
+    async def erasure(self, topic: str, number: int) -> Answer:
+        """How far an erasure is."""
+        return self._sound(await self._patiently("GET", f"/topics/{topic}/erasures/{number}"))
+
+    async def finish_erasure(self, topic: str, number: int, done: Mapping[str, Any]) -> Answer:
+        """The signed record of what was done."""
+        path = f"/topics/{topic}/erasures/{number}/record"
+        return self._sound(await self._patiently("POST", path, done))
+
+    async def loaders(self) -> list[Answer]:
+        """All loaders, with what they asked for."""
+        return [loader async for page in self._pages("/loaders", {}) for loader in page["loaders"]]
+
     async def fold(self, topic: str) -> int:
         """Has the API fold what is older than the topic's `history`; how many commits that was."""
         folded = 0

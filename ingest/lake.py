@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import boto3
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 log = logging.getLogger(__name__)
+
+DELETED_AT_ONCE = 1_000  # what one request may name
 
 _REFUSALS = {
     "NoSuchBucket": "the bucket does not exist: create it, or set TUKANG_BUCKET",
@@ -71,6 +74,24 @@ class Look:
 
     bytes: int
     sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An object as a listing shows it."""
+
+    url: str
+    bytes: int
+    modified_us: int  # by the store's clock
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A multipart upload that was not ended."""
+
+    url: str
+    id: str
+    begun_us: int
 
 
 class Lake:
@@ -163,10 +184,96 @@ class Lake:
         while page := self._call(f"list {self.url(key)}", lambda: next(of_pages, None)):
             yield from (f"s3://{self.bucket}/{each['Key']}" for each in page.get("Contents", ()))
 
+    def objects(self, key: str) -> Iterator[Found]:
+        """All objects whose key, below the prefix, begins with `key`, with size and age."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=self.prefix + key
+        )
+        of_pages = iter(pages)
+        while page := self._call(f"list {self.url(key)}", lambda: next(of_pages, None)):
+            for each in page.get("Contents", ()):
+                modified_us = int(each["LastModified"].timestamp()) * 1_000_000
+                yield Found(f"s3://{self.bucket}/{each['Key']}", each["Size"], modified_us)
+
+    def uploads(self, key: str) -> Iterator[Upload]:
+        """Multipart uploads to keys that begin so, below the prefix, which were begun and not ended."""
+        pages = self._client.get_paginator("list_multipart_uploads").paginate(
+            Bucket=self.bucket, Prefix=self.prefix + key
+        )
+        of_pages = iter(pages)
+        while page := self._call(f"list uploads to {self.url(key)}", lambda: next(of_pages, None)):
+            for each in page.get("Uploads", ()):
+                begun_us = int(each["Initiated"].timestamp()) * 1_000_000
+                yield Upload(f"s3://{self.bucket}/{each['Key']}", each["UploadId"], begun_us)
+
+    def abort(self, upload: Upload) -> None:
+        """Ends a multipart upload that nobody will end."""
+        key = upload.url.removeprefix(f"s3://{self.bucket}/")
+        self._call(
+            f"abort the upload to {upload.url}",
+            lambda: self._client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload.id),
+        )
+
+    def write(self, key: str, data: bytes, kind: str = "application/json") -> None:
+        """Writes a document that has a fixed name, over what was there. Never for objects that commits name."""
+        self._call(
+            f"write {self.url(key)}",
+            lambda: self._client.put_object(
+                Bucket=self.bucket, Key=self.prefix + key, Body=data, ContentType=kind, **self._encryption
+            ),
+        )
+
+    def delete(self, urls: Sequence[str]) -> None:
+        """Deletes objects of this bucket; one that is not there is no error. For the sweep alone."""
+        for begin in range(0, len(urls), DELETED_AT_ONCE):
+            keys = [url.removeprefix(f"s3://{self.bucket}/") for url in urls[begin : begin + DELETED_AT_ONCE]]
+            answer = self._call(
+                f"delete {len(keys)} objects",
+                lambda keys=keys: self._client.delete_objects(
+                    Bucket=self.bucket, Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
+                ),
+            )
+            if errors := answer.get("Errors"):
+                raise LakeRefused(
+                    f"cannot delete {errors[0].get('Key')}: {errors[0].get('Message')}; allow s3:DeleteObject"
+                )
+
+    def versioned(self) -> bool:
+        """Whether the bucket keeps what is deleted, as an older version."""
+        answer = self._call(
+            "ask whether the bucket has versions",
+            lambda: self._client.get_bucket_versioning(Bucket=self.bucket),
+        )
+        return bool(answer.get("Status") == "Enabled")
+
+    def versions(self, key: str) -> Iterator[tuple[str, str]]:
+        """Address and version of everything that a bucket with versions still has below a key, deleted or not."""
+        pages = self._client.get_paginator("list_object_versions").paginate(
+            Bucket=self.bucket, Prefix=self.prefix + key
+        )
+        of_pages = iter(pages)
+        while page := self._call(f"list versions of {self.url(key)}", lambda: next(of_pages, None)):
+            for each in page.get("Versions", ()):
+                yield f"s3://{self.bucket}/{each['Key']}", each["VersionId"]
+
+    def now_us(self) -> int:
+        """The store's own clock, to the second."""
+        answer = self._call("look at the bucket", lambda: self._client.head_bucket(Bucket=self.bucket))
+        said = answer["ResponseMetadata"]["HTTPHeaders"]["date"]
+        return int(parsedate_to_datetime(said).timestamp()) * 1_000_000
+
     def get(self, url: str, start: int | None = None, end: int | None = None) -> bytes:
         """The bytes of an object, or of its range [start, end)."""
         bucket, _, key = url.removeprefix("s3://").partition("/")
         extra: dict[str, Any] = {} if start is None else {"Range": f"bytes={start}-{(end or 0) - 1}"}
+        return self._call(  # type: ignore[no-any-return]
+            f"get {url}", lambda: self._client.get_object(Bucket=bucket, Key=key, **extra)["Body"].read()
+        )
+
+    def get_version(self, url: str, version: str | None) -> bytes:
+        """The bytes of an object, or of one version of it."""
+        bucket, _, key = url.removeprefix("s3://").partition("/")
+        extra: dict[str, Any] = {} if version is None else {"VersionId": version}
         return self._call(  # type: ignore[no-any-return]
             f"get {url}", lambda: self._client.get_object(Bucket=bucket, Key=key, **extra)["Body"].read()
         )

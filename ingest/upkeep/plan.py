@@ -111,7 +111,7 @@ def plan(
         fresh = [file for file in files if not file.sealed]
         if len(fresh) <= rules.most_fresh:
             return None
-        merge = {file.id: file for file in _smallest(fresh, rules.most_bytes)}
+        merge = {file.id: file for file in _alike(fresh, rules)}
     kept = tuple(file for file in beside.values() if file.id not in merge)
     return Work(tuple(chosen), tuple(merge.values()), kept)
 
@@ -137,13 +137,23 @@ def _merges_whole(own: Sequence[LiveFile], start: int, end: int) -> bool:
     return added > base * ADDITIONS
 
 
-def _smallest(files: Sequence[LiveFile], most_bytes: int) -> list[LiveFile]:
-    """The smallest files whose sizes together stay below the limit, at least two."""
+def _alike(files: Sequence[LiveFile], rules: SealRules) -> list[LiveFile]:
+    """The small files of the same periods, without those that are themselves as large as many of them.
+
+    Else what was merged before would be merged again each time; and late rows of a sealed period would get into one
+    file with those of an open one, and take them along whenever their own period is sealed again.
+    """
+    groups: dict[tuple[int, ...], list[LiveFile]] = {}
+    for file in files:
+        groups.setdefault(tuple(start for start, _, _ in file.periods), []).append(file)
+    most = max(groups.values(), key=len)
+    chosen = most if len(most) > rules.most_fresh // 2 else files
     taken: list[LiveFile] = []
     size = 0
-    for file in sorted(files, key=lambda each: each.bytes):
-        size += file.bytes
-        if len(taken) >= 2 and size > most_bytes:
+    for file in sorted(chosen, key=lambda each: each.bytes):
+        enough = len(taken) >= max(2, rules.most_fresh // 2)
+        if (enough and file.bytes * 2 > size) or (len(taken) >= 2 and size + file.bytes > rules.most_bytes):
             break
+        size += file.bytes
         taken.append(file)
     return taken

@@ -1,4 +1,4 @@
-"""`tukang upkeep`: goes round the topics and does what is due. Any number of such processes may run beside each other:
+"""`tukang upkeep`: goes round the topics and does what is due. Any number of such processes share the topics by claims:
 who comes second finds that a file is not live any more, and plans anew.
 """
 
@@ -10,33 +10,53 @@ import os
 import secrets
 import signal
 import time
+from dataclasses import dataclass
 from typing import Any
 
-from ingest.catalog import Catalog, CatalogUnavailable, CommitRefused
+from ingest.catalog import Answer, Catalog, CatalogUnavailable, CommitConflict, CommitRefused
 from ingest.encode import PERIOD_US
 from ingest.lake import Lake, LakeUnavailable
-from ingest.position import time_from_text
+from ingest.position import time_from_text, time_to_text
 from ingest.schema import TopicSchema
 from ingest.service import catalog_of, lake_of, wait_for
 from ingest.settings import Settings, duration_us, size_bytes
+from ingest.upkeep.catalogue import Copy
+from ingest.upkeep.claims import CLAIM_S, Claims
+from ingest.upkeep.expire import Expirer, covers, portions
+from ingest.upkeep.live import live_document, write_live
 from ingest.upkeep.plan import LiveFile, PeriodState, SealRules, plan
 from ingest.upkeep.seal import Sealer
+from ingest.upkeep.sweep import CatalogueStrange, ClocksApart
+from ingest.upkeep.sweeping import Sweeper, Swept
 
 log = logging.getLogger(__name__)
 
-ROUND_S = 15.0
 MOST_FRESH = 200  # fresh files of a topic before those of open periods are merged too
+EXPIRE_S = 300.0  # the API looks at every live file for it
 FOLD_S = 3600.0  # between two looks at what of a topic's history is to be folded
 MOST_FILES = 16  # times the size of a file: what one merge takes
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often it looks and does what, and how long a claim outlives the process that held it. All in seconds."""
+
+    round_s: float = 15.0
+    claim_s: int = CLAIM_S
+    copy_s: float = 120.0  # the lake's copy of the catalogue is at most five minutes behind
+    sweep_s: float = 900.0
 
 
 class Upkeep:
     """One upkeep process."""
 
-    def __init__(self, settings: Settings, lake: Lake, catalog: Catalog) -> None:
+    def __init__(self, settings: Settings, lake: Lake, catalog: Catalog, pace: Pace) -> None:
         self.catalog = catalog
+        self.lake = lake
+        self.pace = pace
+        self._last: dict[tuple[str, str], float] = {}  # (what, topic) -> when, by the monotonic clock
         self.refused: dict[str, str] = {}  # topic -> why its work was refused: a defect, not tried again
-        self.folded_at: dict[str, float] = {}  # topic -> when this process asked last
+        self.claims = Claims(catalog, f"{settings.name}/{secrets.token_hex(6)}", pace.claim_s)
         self.sealer = Sealer(
             catalog,
             lake,
@@ -46,18 +66,20 @@ class Upkeep:
             memory=int(settings.memory) // 2,
             threads=os.cpu_count() or 1,
         )
+        self.expirer = Expirer(lake, now_us, secrets.randbits, settings.name)
+        self.copy = Copy(lake, catalog)
+        self.sweeper = Sweeper(lake, catalog, self.copy, now_us, self.claims.holder)
 
     async def round(self) -> int:
         """Once over all topics; returns how many commits it made."""
         done = 0
         async for topic in self.catalog.topics():
             name = topic["topic"]
-            await self.fold(name)
-            if name in self.refused or not topic["files"]:
+            if name in self.refused or not topic["sequence"]:
                 continue
             try:
-                while await self.seal(name):
-                    done += 1
+                async with self.claims.topic(name) as ours:
+                    done += await self.tend(name) if ours else 0
             except CommitRefused as refused:
                 self.refused[name] = str(refused)
                 log.error(
@@ -65,12 +87,81 @@ class Upkeep:
                 )
         return done
 
-    async def fold(self, name: str) -> None:
-        """History that is old enough becomes a line a day; what that is, the API decides."""
+    async def names(self) -> list[str]:
+        """All topics that have commits."""
+        return [topic["topic"] async for topic in self.catalog.topics() if topic["sequence"]]
+
+    async def tend(self, name: str) -> int:
+        """All that is due for one topic; returns how many commits it made."""
+        done = 0
+        while await self.seal(name):
+            done += 1
+        if self._due("expire", name, EXPIRE_S):
+            done += len(await self.expire(name))
+        if done:
+            await self.write_live(name)
+        if self._due("copy", name, self.pace.copy_s):
+            await self.copy.keep(name)
+        if self._due("sweep", name, self.pace.sweep_s):
+            try:
+                await self.sweep(name)
+            except (ClocksApart, CatalogueStrange) as reason:
+                log.error("%s", reason)
+        if self._due("fold", name, FOLD_S):
+            await self.fold(name)
+        return done
+
+    def _due(self, what: str, topic: str, every_s: float) -> bool:
         now = time.monotonic()
-        if now - self.folded_at.get(name, -FOLD_S) < FOLD_S:
-            return
-        self.folded_at[name] = now
+        if now - self._last.get((what, topic), -every_s) < every_s:
+            return False
+        self._last[what, topic] = now
+        return True
+
+    async def expire(self, name: str, *, dry: bool = False) -> list[Answer]:
+        """The files of a topic that expire now: taken out of the live set, unless it is a dry run."""
+        page, files = await self.catalog.expired(name)
+        if dry or not files:
+            return files
+        mirrored = any(
+            loader["mirror_expiry"] and covers(loader["topics"], name)
+            for loader in await self.catalog.loaders()
+        )
+        gone: list[Answer] = []
+        for some in portions(files):
+            commit = await asyncio.to_thread(
+                self.expirer.commit_of, name, page["epoch"], some, mirrored=mirrored
+            )
+            try:
+                answer = await self.catalog.commit(name, commit)
+            except CommitConflict as conflict:
+                log.info("topic %s: nothing expired: %s", name, conflict)
+                break
+            gone += some
+            log.info("topic %s: sequence %d, %d files expired", name, answer["sequence"], len(some))
+        return gone
+
+    async def write_live(self, name: str) -> None:
+        """Brings `live/TOPIC.json` up to the live files as they are now."""
+        topic = await self.catalog.topic(name)
+        page, files = await self.catalog.live(name)
+        schema = await self.catalog.schema(name)
+        written_at = time_to_text(now_us()) or ""
+        document = live_document(
+            name, page["epoch"], page["sequence"], files, schema, topic["complete_until"], written_at
+        )
+        await asyncio.to_thread(write_live, self.lake, document)
+
+    async def sweep(self, name: str, *, dry: bool = False) -> Swept:
+        """Deletes the objects of a topic that may go. What readers are told is live comes before it."""
+        topic = await self.catalog.topic(name)
+        if not dry:
+            await self.write_live(name)
+        return await self.sweeper.sweep(topic, dry=dry)
+
+    async def fold(self, name: str) -> None:
+        """History that is old enough becomes a line a day, once the lake has its copy. The API decides what."""
+        await self.copy.keep(name)
         if folded := await self.catalog.fold(name):
             log.info("topic %s: %d commits are folded", name, folded)
 
@@ -96,8 +187,15 @@ class Upkeep:
             if topic["schema_version"]
             else TopicSchema()
         )
+        known = schema.arrow().names
         return await self.sealer.replace(
-            name, topic["epoch"], work, schema, period_us=period_us, file_bytes=file_bytes
+            name,
+            topic["epoch"],
+            work,
+            schema,
+            period_us=period_us,
+            file_bytes=file_bytes,
+            order_by=[column for column in values["sort_by"] if column in known],
         )
 
 
@@ -106,16 +204,19 @@ def now_us() -> int:
     return time.time_ns() // 1000
 
 
-async def serve(settings: Settings, *, once: bool = False) -> None:
+async def serve(settings: Settings, *, once: bool = False, pace: Pace | None = None) -> None:
     """Goes round until SIGTERM; `once`: until nothing is due. Raises one of `service.REFUSALS`."""
     lake, catalog = lake_of(settings), catalog_of(settings)
     await wait_for("the object store", lambda: asyncio.to_thread(lake.check), LakeUnavailable)
     await wait_for("the API", catalog.check, CatalogUnavailable)
+    if await asyncio.to_thread(lake.versioned):
+        log.warning("the bucket keeps versions: what is swept stays there, until a lifecycle rule ends it")
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    upkeep = Upkeep(settings, lake, catalog)
-    going = asyncio.ensure_future(_rounds(upkeep, once))
+    pace = pace or Pace()
+    upkeep = Upkeep(settings, lake, catalog, pace)
+    going = asyncio.ensure_future(_rounds(upkeep, once, pace.round_s))
     ending = asyncio.ensure_future(stopped.wait())
     await asyncio.wait({going, ending}, return_when=asyncio.FIRST_COMPLETED)
     ending.cancel()
@@ -127,10 +228,10 @@ async def serve(settings: Settings, *, once: bool = False) -> None:
         going.result()
 
 
-async def _rounds(upkeep: Upkeep, once: bool) -> None:
+async def _rounds(upkeep: Upkeep, once: bool, round_s: float) -> None:
     while True:
         done: Any = await upkeep.round()
         if once and not done:
             return
         if not done:
-            await asyncio.sleep(ROUND_S)
+            await asyncio.sleep(round_s)

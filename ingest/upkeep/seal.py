@@ -6,12 +6,11 @@ Whoever was faster wins: a file that is not live any more is a 409, and the work
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import logging
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,18 +22,19 @@ import pyarrow.parquet as pq
 from ingest.catalog import Catalog, CommitConflict
 from ingest.columns import TIME
 from ingest.conform import conform
-from ingest.encode import FOOTER_KEY, PERIOD_US
+from ingest.encode import PERIOD_US
 from ingest.ids import uuid7
 from ingest.lake import Lake, patiently
 from ingest.position import time_to_text
 from ingest.schema import TopicSchema
+from ingest.upkeep.deletes import DELETES_SCHEMA, put_deletes
 from ingest.upkeep.merge import Dropped, Merge, Source
 from ingest.upkeep.plan import LiveFile, Work
 from ingest.upkeep.rolling import Merged
 
 log = logging.getLogger(__name__)
 
-DELETES_SCHEMA = pa.schema([("_lake_partition", pa.int32()), ("_offset", pa.int64()), ("_event_time", TIME)])
+FETCHED_AT_ONCE = 8  # many small objects: fetching is mostly waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +111,13 @@ class Sealer:
             "what": "rows",
             "schema_version": schema.version,
         }
-        sources = [
-            Source(self._fetch(folder, file, schema), file.sequence, file.sealed, drops)
-            for drops, files in ((True, work.merge), (False, work.beside))
-            for file in files
-        ]
+        chosen = [*((file, True) for file in work.merge), *((file, False) for file in work.beside)]
+        with ThreadPoolExecutor(FETCHED_AT_ONCE) as pool:
+            paths = pool.map(lambda each: self._fetch(folder, each[0], schema), chosen)
+            sources = [
+                Source(path, file.sequence, file.sealed, drops)
+                for (file, drops), path in zip(chosen, paths, strict=True)
+            ]
         merge = Merge(folder, sources, schema.arrow(), memory=self.memory, threads=self.threads)
         try:
             dropped = merge.duplicates()
@@ -188,8 +190,7 @@ class Sealer:
         self, folder: Path, topic: str, dropped: Sequence[Dropped], footer: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Uploads the names of the rows that left for good."""
-        path = folder / "deletes.parquet"
-        table = pa.table(
+        named = pa.table(
             [
                 pa.array([each.lake_partition for each in dropped], pa.int32()),
                 pa.array([each.offset for each in dropped], pa.int64()),
@@ -197,22 +198,7 @@ class Sealer:
             ],
             schema=DELETES_SCHEMA,
         )
-        said = json.dumps({**footer, "what": "deletes"}, separators=(",", ":")).encode()
-        pq.write_table(table.replace_schema_metadata({FOOTER_KEY: said}), path, compression="zstd")
-        times = [each.event_time_us for each in dropped]
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        put = self._put(lambda name: f"deletes/{topic}/{name}.parquet", path, sha256)
-        return put | {
-            "what": "deletes",
-            "late": False,
-            "rows": len(dropped),
-            "bytes": path.stat().st_size,
-            "sha256": sha256,
-            "schema_version": footer["schema_version"],
-            "periods": [],
-            "lowest": time_to_text(min(times)),
-            "highest": time_to_text(max(times)),
-        }
+        return put_deletes(self.lake, folder, topic, named, footer, self.now_us, self.randbits)
 
     def _put(self, key: Callable[[str], str], path: Path, sha256: str) -> dict[str, Any]:
         with pa.memory_map(str(path)) as mapped:

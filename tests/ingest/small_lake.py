@@ -26,6 +26,7 @@ from confluent_kafka import Producer
 from werkzeug.serving import make_server
 
 from api.app import create_app
+from api.database import Clock, database_clock
 from api.settings import load
 from ingest.encode import PERIOD_US, Encoded, encode
 from ingest.ids import uuid7
@@ -298,10 +299,14 @@ def sha256(data: bytes) -> bytes:
 
 @contextmanager
 def small_lake(
-    folder: Path, kafka: Kafka | None, bucket: Bucket, topic: str = "orders"
+    folder: Path,
+    kafka: Kafka | None,
+    bucket: Bucket,
+    topic: str = "orders",
+    clock: Clock = database_clock,
 ) -> Iterator[SmallLake]:
     """A lake of one topic, with its API in this process; with a broker the topic gets a name of its own."""
-    app = create_app(load(database=f"sqlite:///{folder / 'tukang.db'}", auth="none"))
+    app = create_app(load(database=f"sqlite:///{folder / 'tukang.db'}", auth="none"), clock)
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -114,6 +114,27 @@ def test_the_sealed_copy_stays_and_what_is_only_compared_never_leaves(tmp_path: 
     assert [offsets(file) for file in out] == [[4, 5]]
 
 
+def test_rows_are_sorted_by_the_columns_that_the_operator_names(tmp_path: Path) -> None:
+    paths, _ = written(tmp_path, [[(1, "b"), (2, "a"), (HOUR, "a")], [(3, "c"), (4, None)]])
+    merge = Merge(
+        tmp_path,
+        [Source(path, 1, sealed=False) for path in paths],
+        TopicSchema().arrow(),
+        memory=MEMORY,
+        threads=1,
+    )
+    merge.duplicates()
+    files = list(
+        merge.write(
+            "out", {}, period_us=HOUR, sealed_periods=[0, HOUR], file_bytes=1 << 30, order_by=["_event_id"]
+        )
+    )
+    merge.close()
+    assert [pq.read_table(file.path).column("_event_id").to_pylist() for file in files] == [
+        ["a", "b", "c", None]
+    ]
+
+
 def test_a_sequence_that_a_row_has_already_is_kept(tmp_path: Path) -> None:
     paths, _ = written(tmp_path, [[(1, None)], [(2, None)]])
     old = pq.read_table(paths[0])

@@ -1,0 +1,155 @@
+"""The catalogue's copy in the lake: `catalog/TOPIC/EPOCH/`, from which `tukang rebuild` makes a lost database again.
+
+`state.json.gz` says what stands beside the commits (schemas, settings, lake partitions), and is written first; then
+come the commits, as objects named by the sequences in them, so that the order of a listing is theirs. What the objects
+say is the API's own; here it is only carried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ingest.catalog import Answer, Catalog
+from ingest.lake import Lake, patiently
+
+STATE = "state.json.gz"
+_CHUNK = re.compile(r"catalog/(?P<topic>[^/]+)/(?P<epoch>[^/]+)/(?P<first>\d{18})-(?P<last>\d{18})\.json\.gz")
+_STATE = re.compile(r"catalog/(?P<topic>[^/]+)/(?P<epoch>[^/]+)/state\.json\.gz")
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """How far the copy of a topic goes."""
+
+    epoch: str
+    sequence: int
+
+
+@dataclass(slots=True)
+class Copy:
+    """Keeps the copies of topics. What it remembers may be behind what another process wrote: then it writes again."""
+
+    lake: Lake
+    catalog: Catalog
+    known: dict[str, Copied] = field(default_factory=dict)
+
+    async def keep(self, topic: str) -> int:
+        """Brings the copy of a topic up to its head; returns the sequence that it holds now."""
+        answer = await self._more(topic)
+        head, epoch = answer["head"], answer["epoch"]
+        if self.known[topic].sequence >= head:
+            return int(head)
+        folder = f"catalog/{topic}/{epoch}"
+        await self._write(f"{folder}/{STATE}", answer["state"])
+        while commits := [each for each in answer["commits"] if each["sequence"] <= head]:
+            first, last = commits[0]["sequence"], commits[-1]["sequence"]
+            await self._write(f"{folder}/{first:018d}-{last:018d}.json.gz", commits)
+            self.known[topic] = Copied(epoch, last)
+            more = await self.catalog.copy(topic, last)
+            if last >= head or more is None or more["epoch"] != epoch:
+                break
+            answer = more
+        return self.known[topic].sequence
+
+    async def _more(self, topic: str) -> Answer:
+        """What is to be written: the state, and commits behind those that the copy has."""
+        known = self.known.get(topic)
+        if known is not None:
+            answer = await self.catalog.copy(topic, known.sequence, state=True)
+            if answer is not None and answer["epoch"] == known.epoch:
+                return answer
+        # Another life is written whole, under its own name: one folder alone is enough for a rebuild.
+        while True:
+            answer = await self.catalog.copy(topic, 0)
+            assert answer is not None, "no head is below 0"
+            epoch = answer["epoch"]
+            reached = await asyncio.to_thread(self._reaches, topic, epoch, answer["head"])
+            self.known[topic] = Copied(epoch, reached)
+            answer = await self.catalog.copy(topic, reached, state=True)
+            if answer is not None and answer["epoch"] == epoch:
+                return answer
+
+    def _reaches(self, topic: str, epoch: str, head: int) -> int:
+        """How far the copy of an epoch goes without a gap, by its listing."""
+        reached = 0
+        for chunk in _chunks(self.lake, topic):
+            # What was folded before the first chunk is in the state.
+            if chunk["epoch"] == epoch and (reached == 0 or int(chunk["first"]) <= reached + 1):
+                reached = max(reached, int(chunk["last"]))
+        return min(reached, head)
+
+    async def _write(self, key: str, content: Any) -> None:
+        def write() -> None:
+            data = gzip.compress(json.dumps(content, separators=(",", ":")).encode(), 6, mtime=0)
+            for attempt in patiently():
+                with attempt:
+                    self.lake.write(key, data, "application/gzip")
+
+        await asyncio.to_thread(write)
+
+
+def copies_of(lake: Lake, topic: str) -> dict[str, int]:
+    """Epochs of which the lake has a copy of a topic's catalogue, each with its last sequence."""
+    found: dict[str, int] = {}
+    for each in _chunks(lake, topic):
+        found[each["epoch"]] = max(found.get(each["epoch"], 0), int(each["last"]))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The copy of a topic: its state, and its commits in order from the first that was not folded."""
+
+    topic: str
+    epoch: str
+    state: Mapping[str, Any]
+    commits: list[Mapping[str, Any]]
+
+
+def read_copies(lake: Lake) -> Iterator[Kept]:
+    """The copies of all topics, each of the epoch whose copy goes furthest, the newest if several do."""
+    states: dict[str, dict[str, int]] = {}
+    for found in lake.objects("catalog/"):
+        if match := _STATE.search(found.url.removeprefix(lake.url(""))):
+            states.setdefault(match["topic"], {})[match["epoch"]] = found.modified_us
+    for topic, epochs in sorted(states.items()):
+        kept = [(_read(lake, topic, epoch), modified_us) for epoch, modified_us in epochs.items()]
+        yield max(kept, key=lambda each: (_life(each[0]), each[1]))[0]
+
+
+def _life(kept: Kept) -> int:
+    """How many epochs the state knows: the newest life knows all that were before it."""
+    return len(kept.state["epochs"])
+
+
+def _read(lake: Lake, topic: str, epoch: str) -> Kept:
+    state = json.loads(gzip.decompress(_get(lake, lake.url(f"catalog/{topic}/{epoch}/{STATE}"))))
+    commits: list[Mapping[str, Any]] = []
+    for chunk in _chunks(lake, topic):
+        reached = commits[-1]["sequence"] if commits else 0
+        if chunk["epoch"] != epoch or int(chunk["last"]) <= reached:
+            continue
+        if reached and int(chunk["first"]) > reached + 1:
+            break
+        entries = json.loads(gzip.decompress(_get(lake, lake.url(chunk[0]))))
+        commits += [entry for entry in entries if entry["sequence"] > reached]
+    return Kept(topic, epoch, state, commits)
+
+
+def _chunks(lake: Lake, topic: str) -> Iterator[re.Match[str]]:
+    for found in lake.objects(f"catalog/{topic}/"):
+        if match := _CHUNK.fullmatch(found.url.removeprefix(lake.url(""))):
+            yield match
+
+
+def _get(lake: Lake, url: str) -> bytes:
+    for attempt in patiently():
+        with attempt:
+            data = lake.get(url)
+    return data

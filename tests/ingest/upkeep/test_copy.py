@@ -1,0 +1,73 @@
+"""The copy of the catalogue in the lake, and what the objects tell that came after it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from api.app import create_app
+from api.process import EXTENSION
+from api.rebuild import rebuild
+from api.settings import load
+from ingest.service import catalog_of
+from ingest.upkeep.catalogue import Copy, copies_of
+from ingest.upkeep.rebuilding import NothingKept, kept_in_lake
+from tests.ingest.small_lake import SmallLake, small_lake
+from tests.stack.store import Bucket
+
+
+@pytest.fixture
+def lake(tmp_path: Path, bucket: Bucket) -> Iterator[SmallLake]:
+    with small_lake(tmp_path, None, bucket) as made:
+        yield made
+
+
+def keep(lake: SmallLake, times: int = 1) -> int:
+    """What upkeep does every few minutes, by a process that has just started."""
+
+    async def run() -> int:
+        catalog = catalog_of(lake.settings)
+        try:
+            copy = Copy(lake.lake, catalog)
+            return [await copy.keep(lake.topic) for _ in range(times)][-1]
+        finally:
+            await catalog.close()
+
+    return asyncio.run(run())
+
+
+def test_appends_that_the_copy_does_not_have_are_told_by_their_objects(
+    lake: SmallLake, tmp_path: Path
+) -> None:
+    with pytest.raises(NothingKept, match="TUKANG_BUCKET"):
+        list(kept_in_lake(lake.settings))
+    lake.append((0, 10), (1, 5), dead=1)
+    assert keep(lake, times=2) == 1
+    lake.append((0, 7), late=2, carry=1)
+    lake.replace(*lake.files())
+    assert keep(lake) == 3
+    assert copies_of(lake.lake, lake.topic) == {lake.epoch: 3}
+    beyond = [lake.append((0, 4), dead=1)["id"], lake.append((0, 3), (1, 3))["id"]]
+    lost = lake.append((1, 2), dead=1)
+    lake.delete(
+        next(file for file in lost["add"] if file["what"] == "dead_letters")
+    )  # half of it: not to be believed
+    live = {(file["url"], file["rows"]) for file in lake.files() + lake.files("dead_letters")}
+
+    (kept,) = kept_in_lake(lake.settings)
+    assert [each["sequence"] for each in kept["commits"]] == [1, 2, 3]
+    assert [each["id"] for each in kept["appends"]] == beyond
+    database = f"sqlite:///{tmp_path / 'again.db'}"
+    (said,) = rebuild(load(database=database), [kept])
+    assert "2 appends entered again" in said
+    app = create_app(load(database=database, auth="none"))
+    answer = app.test_client().get(f"/v1/topics/{lake.topic}/files?limit=1000").get_json()
+    app.extensions[EXTENSION].heads.stop()
+    app.extensions[EXTENSION].database.dispose()
+    gone = {(file["url"], file["rows"]) for file in lost["add"]}
+    assert {
+        (file["url"], file["rows"]) for file in answer["files"] if file["what"] != "deletes"
+    } == live - gone

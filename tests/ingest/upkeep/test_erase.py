@@ -1,0 +1,181 @@
+"""Erasing for real: columns, siblings, JSON text, dead letters; the rule, the record, and the proof."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.upkeep.erasing import NotFinished, erase_now, verify_erased, wanted_of
+from ingest.upkeep.matching import Wanted, WhereWrong, hits, parse_where
+from tests.ingest.rows import table
+from tests.ingest.small_lake import NOON_US, SmallLake, dead_rows, small_lake
+from tests.stack.store import Bucket
+
+
+@pytest.fixture
+def lake(tmp_path: Path, bucket: Bucket) -> Iterator[SmallLake]:
+    with small_lake(tmp_path, None, bucket) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "value"),
+    [
+        ("customer_id = 42", ("customer_id",), "42"),
+        ("customer.name='O''Hara'", ("customer", "name"), "O'Hara"),
+        ("a=b", ("a",), "b"),
+    ],
+)
+def test_where_is_a_field_and_a_value(text: str, path: tuple[str, ...], value: str) -> None:
+    assert parse_where(text) == Wanted(path, (value,))
+
+
+@pytest.mark.parametrize("text", ["", "a", "a = ", "a = 1 OR b = 2", "a > 1"])
+def test_anything_else_is_refused(text: str) -> None:
+    with pytest.raises(WhereWrong):
+        parse_where(text)
+
+
+def found(array: pa.Array, name: str, wanted: Wanted) -> list[int]:
+    mask = hits(pa.table({name: array}), wanted).to_pylist()
+    return [number for number, hit in enumerate(mask) if hit]
+
+
+def test_a_value_is_found_wherever_the_event_was_kept() -> None:
+    wanted = Wanted(("customer", "id"), ("42", 'é"x'))
+    number = pa.array([{"id": 42}, {"id": 420}, None, {"id": None}])
+    assert found(number, "customer", wanted) == [0]
+    assert found(pa.array([{"id": "42"}, {"id": 'é"x'}, {"id": "4"}]), "customer", wanted) == [0, 1]
+    siblings = [{"id__text": '"42"'}, {"id__text": "42"}, {"id__text": "[42]"}, {"name": "42"}]
+    assert found(pa.array(siblings), "customer", wanted) == [0, 1]
+    texts = [
+        '{"id": 42}',
+        '{"a":{"id" : "42"}}',
+        '{"id": 420}',
+        '{"id":142}',
+        '{"xid":42}',
+        None,
+        '{"id":"é\\"x"}',
+    ]
+    assert found(pa.array(texts), "anything", wanted) == [0, 1, 6]
+    lists = pa.array([[], [{"t": "x"}, {"t": '{"id":42}'}], None, [{"t": '{"id":42}'}]])
+    assert found(lists, "things", wanted) == [1, 3]
+    dead = pa.array([b'{"id": 42', b"\xff", b'\xff{"id":42,', b'{"id": 42000', b'"id":"\xc3\xa9\\"x"'])
+    assert found(dead, "_value", wanted) == [0, 2, 4]
+
+
+def test_a_sibling_of_the_field_itself_holds_the_value_alone() -> None:
+    wanted = Wanted(("id",), ("42",))
+    assert found(pa.array(['"42"', "42", "[42]", "420"]), "id__text", wanted) == [0, 1]
+
+
+@given(
+    st.lists(st.none() | st.integers(-50, 50), max_size=20),
+    st.sets(st.integers(-50, 50), min_size=1, max_size=3),
+)
+def test_of_a_column_of_integers_exactly_the_rows_with_a_value(
+    rows: list[int | None], values: set[int]
+) -> None:
+    wanted = Wanted(("n",), tuple(map(str, values)))
+    assert found(pa.array(rows, pa.int64()), "n", wanted) == [
+        at for at, row in enumerate(rows) if row in values
+    ]
+
+
+def events(lake: SmallLake, partition: int, customers: list[int], dead: list[bytes]) -> None:
+    """One commit: rows with a customer each, and dead letters."""
+    line = lake.next_line(
+        partition, len(customers) + len(dead), written=len(customers), dead_letters=len(dead)
+    )
+    offsets = range(line.from_offset, line.from_offset + len(customers))
+    made = table(
+        partition, offsets, [NOON_US + each for each in offsets], [f"{partition}-{each}" for each in offsets]
+    )
+    made = made.append_column("customer", pa.array(customers, pa.int64()))
+    letters = dead_rows(partition, range(offsets.stop, line.to_offset)).append_column(
+        "_value", pa.array(dead, pa.binary())
+    )
+    lake.publish([line], made, dead=letters if dead else None)
+
+
+def erase(lake: SmallLake, where: str, *, dry: bool = False, wait_s: float = 5) -> list[str]:
+    return asyncio.run(erase_now(lake.settings, lake.topic, parse_where(where), dry=dry, wait_s=wait_s))
+
+
+def left(lake: SmallLake) -> list[int]:
+    found = []
+    for file in lake.files():
+        found += pq.read_table(io.BytesIO(lake.read(file))).column("customer").to_pylist()
+    return sorted(found)
+
+
+def test_an_erasure_takes_the_rows_and_nothing_else_and_says_so_signed(lake: SmallLake) -> None:
+    column = {"name": "customer", "column": "customer", "type": "integer", "reason": None, "first": None}
+    lake.http.post(
+        f"/topics/{lake.topic}/schemas", json={"base_version": 0, "columns": [column]}
+    ).raise_for_status()
+    events(lake, 0, [42, 1, 2, 42], [b'{"customer": 42', b"nothing"])
+    events(lake, 1, [3, 4], [])
+    events(lake, 1, [42], [])
+    lake.http.put("/loaders/dwh", json={"topics": ["orders"]}).raise_for_status()
+    assert "3 rows and 1 dead letters in 3 files" in erase(lake, "customer = 42", dry=True)[0]
+    assert left(lake) == [1, 2, 3, 4, 42, 42, 42], "a dry run changes nothing"
+    untouched = [file["url"] for file in lake.files() if file["rows"] == 2]
+
+    said = erase(lake, "customer = 42")
+    assert left(lake) == [1, 2, 3, 4]
+    assert untouched[0] in [file["url"] for file in lake.files()], "a file without hits stays"
+    assert [file["rows"] for file in lake.files("dead_letters")] == [1]
+    commit = lake.commits()[-1]
+    assert commit["kind"] == "erase"
+    assert [file["rows"] for file in commit["add"] if file["what"] == "deletes"] == [3]
+    told = json.loads(said[-1])
+    assert (told["record"]["rows"], told["record"]["dead_letters"]) == (3, 1)
+    assert [each["name"] for each in told["record"]["loaders"]] == ["dwh"]
+    assert len(told["signature"]) == 64
+    stored = lake.http.get(f"/topics/{lake.topic}/erasures").json()["erasures"]
+    assert stored[0]["record"] == told["record"]
+    audit = lake.http.get("/audit", params={"action": "create_erasure"}).text
+    assert "value_hash" in audit
+    assert "42" not in json.dumps(json.loads(audit)["audit"][0]["after"]["values"])
+
+    lines, code = verify_erased(lake.settings, lake.topic, "customer = 42")
+    assert code == 1, "the old objects are still there until the sweep"
+    for file in [url.removesuffix(" holds it") for url in lines[:-1]]:
+        lake.bucket.client().delete_object(
+            Bucket=lake.bucket.name, Key=file.removeprefix(f"s3://{lake.bucket.name}/")
+        )
+    assert verify_erased(lake.settings, lake.topic, "customer = 42")[1] == 0
+    assert verify_erased(lake.settings, lake.topic, "customer = 3")[1] == 1
+
+
+def test_an_append_made_before_the_rule_is_refused(lake: SmallLake) -> None:
+    lake.append((0, 3))
+    lake.http.post(
+        f"/topics/{lake.topic}/erasures", json={"field": "customer", "values": ["42"]}
+    ).raise_for_status()
+    with pytest.raises(AssertionError, match="rule-version-old"):
+        lake.append((0, 1))
+
+
+def test_it_does_not_end_while_a_row_of_before_is_held_back(lake: SmallLake) -> None:
+    lake.append((0, 5), carry=2)
+    with pytest.raises(NotFinished, match="not in the lake yet"):
+        erase(lake, "n = 42", wait_s=0)
+
+
+def test_values_come_from_a_file_too(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("42\n43\n\n42\n")
+    assert wanted_of(None, "customer.id", keys) == Wanted(("customer", "id"), ("42", "43"))
+    with pytest.raises(WhereWrong):
+        wanted_of("a = 1", "a", keys)
