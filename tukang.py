@@ -8,22 +8,13 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 
-
-@contextmanager
-def one_line(*refusals: type[BaseException]) -> Iterator[None]:
-    """What went wrong and what to do, in words; exit code 2. Everything else is a defect and shows where it is."""
-    try:
-        yield
-    except refusals as refused:
-        click.echo(str(refused), err=True)
-        sys.exit(2)
+from ingest.commands import loaders, one_line, topics
 
 
 def log_to_stderr() -> None:
@@ -220,82 +211,8 @@ def status(as_json: bool) -> None:
         sys.exit(show(load_settings(ApiSettings), as_json=as_json))
 
 
-@contextmanager
-def operator() -> Iterator[Any]:
-    """The API for an operator's command; refusals in one line."""
-    from ingest.catalog import CatalogRefused, CatalogUnavailable
-    from ingest.operate import Operator
-    from ingest.settings import ApiSettings, SettingsWrong, load_settings
-
-    with one_line(SettingsWrong, CatalogRefused, CatalogUnavailable, OSError, ValueError):
-        yield Operator(load_settings(ApiSettings))
-
-
-@main.group()
-def topics() -> None:
-    """Topics: list, settings, pause, resume, accept what happened at the source."""
-
-
-@topics.command("list")
-def topics_list() -> None:
-    """Name, state and rows of each topic."""
-    with operator() as api:
-        for topic in api.topics():
-            click.echo(f"{topic['topic']}\t{topic['state']}\t{topic['rows']}")
-
-
-@topics.command("settings")
-@click.argument("topic")
-def topics_settings(topic: str) -> None:
-    """Each setting of a topic, and what set it."""
-    with operator() as api:
-        for name, found in api.settings(topic).items():
-            click.echo(f"{name} = {found['value']}\t({found['defaults'] or found['origin']})")
-
-
-@topics.command("pause")
-@click.argument("topic")
-def topics_pause(topic: str) -> None:
-    """Workers stop reading the topic."""
-    with operator() as api:
-        click.echo(f"{topic}: {api.act(topic, 'pause')['state']}")
-
-
-@topics.command("resume")
-@click.argument("topic")
-def topics_resume(topic: str) -> None:
-    """Workers read the topic again."""
-    with operator() as api:
-        click.echo(f"{topic}: {api.act(topic, 'resume')['state']}")
-
-
-@topics.command("accept-gap")
-@click.argument("topic")
-def topics_accept_gap(topic: str) -> None:
-    """Take note of what Kafka deleted before it was read."""
-    with operator() as api:
-        click.echo(f"{topic}: {api.act(topic, 'accept-gap')['state']}")
-
-
-@topics.command("accept-reset")
-@click.argument("topic")
-@click.option(
-    "--from", "start", required=True, metavar="earliest|end|OFFSET|TIME", help="Where reading begins."
-)
-def topics_accept_reset(topic: str, start: str) -> None:
-    """Begin anew with a topic that was made again or truncated."""
-    with operator() as api:
-        click.echo(f"{topic}: {api.act(topic, 'accept-reset', {'from': start})['state']}")
-
-
-@topics.command("apply")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--dry-run", is_flag=True, help="Say what would change.")
-def topics_apply(file: Path, dry_run: bool) -> None:
-    """Settings as code: bring topics to those of a TOML file."""
-    with operator() as api:
-        for line in api.apply(file, dry_run=dry_run):
-            click.echo(line)
+main.add_command(topics)
+main.add_command(loaders)
 
 
 @main.command("dead-letters", add_help_option=False, context_settings={"ignore_unknown_options": True})
@@ -306,59 +223,6 @@ def dead_letters(arguments: tuple[str, ...]) -> None:
 
     log_to_stderr()
     letters.main(list(arguments), prog_name="tukang dead-letters")
-
-
-@main.group()
-def loaders() -> None:
-    """Loaders: list, lag, hold, removal."""
-
-
-@loaders.command("list")
-def loaders_list() -> None:
-    """Name, topics that are behind, commits and rows to load, and whether retention waits for it."""
-    with operator() as api:
-        for each in api.loaders():
-            waits = "hold" if each["hold"] else "-"
-            behind = each["behind"] + each["unstarted"]
-            click.echo(f"{each['name']}\t{behind}\t{each['lag_commits']}\t{each['lag_rows']}\t{waits}")
-
-
-@loaders.command("show")
-@click.argument("loader")
-def loaders_show(loader: str) -> None:
-    """Each topic of a loader: its cursor, the head, rows to load, since when the next commit waits."""
-    with operator() as api:
-        for each in api.cursors(loader):
-            cursor = "-" if each["sequence"] is None else each["sequence"]
-            rows = "-" if each["lag_rows"] is None else each["lag_rows"]
-            click.echo(f"{each['topic']}\t{cursor}\t{each['head']}\t{rows}\t{each['waiting_since'] or '-'}")
-
-
-@loaders.command("hold")
-@click.argument("loader")
-def loaders_hold(loader: str) -> None:
-    """Retention and the sweep wait for the loader, up to `hold_limit`."""
-    with operator() as api:
-        api.hold(loader, True)
-        click.echo(f"{loader}: hold")
-
-
-@loaders.command("release")
-@click.argument("loader")
-def loaders_release(loader: str) -> None:
-    """Nothing waits for the loader; its cursors stay."""
-    with operator() as api:
-        api.hold(loader, False)
-        click.echo(f"{loader}: -")
-
-
-@loaders.command("remove")
-@click.argument("loader")
-def loaders_remove(loader: str) -> None:
-    """Take a loader away with its cursors."""
-    with operator() as api:
-        api.remove_loader(loader)
-        click.echo(f"{loader} is removed")
 
 
 @main.group()
