@@ -23,7 +23,6 @@ from api.tables import (
     epochs,
     files,
     folded,
-    holds,
     lake_partitions,
     ledger,
     loaders,
@@ -32,6 +31,7 @@ from api.tables import (
     topics,
 )
 from api.topic_state import find_topic
+from api.upkeep_tables import holds
 
 blueprint = Blueprint("catalogue", __name__)
 

@@ -10,8 +10,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from api.access import require_topics
 from api.problems import Problem, answer
 from api.process import body, here
-from api.tables import claims
 from api.times import format_time
+from api.upkeep_tables import claims
 
 blueprint = Blueprint("claims", __name__)
 

@@ -23,10 +23,11 @@ from api.patterns import covers
 from api.positions import read_positions
 from api.problems import Problem, answer
 from api.process import body, here, query
-from api.tables import Record, cursors, erasures, installation, loaders, topics
+from api.tables import Record, cursors, installation, loaders, topics
 from api.times import format_time, format_time_or_none
 from api.topic_state import find_topic, partition_report, reports_of
 from api.topics import lock_topic
+from api.upkeep_tables import erasures
 
 blueprint = Blueprint("erasures", __name__)
 

@@ -10,8 +10,9 @@ from api.pages import page_state, page_token
 from api.patterns import covers, wrong_patterns
 from api.problems import Problem, answer
 from api.process import body, here, query
-from api.tables import Record, holds
+from api.tables import Record
 from api.times import format_time
+from api.upkeep_tables import holds
 
 blueprint = Blueprint("holds", __name__)
 

@@ -30,7 +30,6 @@ from api.tables import (
     epochs,
     files,
     folded,
-    holds,
     lake_partitions,
     ledger,
     loaders,
@@ -39,6 +38,7 @@ from api.tables import (
     topics,
 )
 from api.topic_settings import PERIODS_US
+from api.upkeep_tables import holds
 
 FOUR_WEEKS_US = 28 * 86_400_000_000
 NUMBER_ON = text(
