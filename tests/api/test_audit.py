@@ -15,6 +15,7 @@ CALLS: tuple[tuple[str, str, Any], ...] = (
     ("POST", "/v1/topics/<topic>/resume", None),
     ("POST", "/v1/topics/<topic>/accept-gap", None),
     ("POST", "/v1/topics/<topic>/accept-reset", {"from": "end"}),
+    ("POST", "/v1/topics/<topic>/erasures", {"field": "customer_id", "values": ["42"]}),
     ("PUT", "/v1/defaults/<name>", {"pattern": ".*", "settings": {"grace": "1h"}}),
     ("DELETE", "/v1/defaults/<name>", None),
     ("PUT", "/v1/loaders/<name>", {"topics": ["orders"]}),
