@@ -25,7 +25,7 @@ from rich.table import Table
 from bench.lake_data import leave
 from deploy.part import LOOPBACK, Part, Ward, free_ports
 from deploy.seaweedfs import SeaweedFS
-from ingest.service import catalog_of, lake_of
+from ingest.parties import catalog_of, lake_of
 from ingest.settings import Settings
 from ingest.upkeep.run import Pace, Upkeep
 from loaders.sql import _extension

@@ -17,8 +17,8 @@ from ingest.lake import LakeRefused, LakeUnavailable
 from ingest.letters import show
 from ingest.letters.find import Wanted, files_of, found, offsets_of
 from ingest.letters.replay import Outcome, Replay, ReplayRefused
+from ingest.parties import catalog_of, lake_of
 from ingest.position import time_from_text
-from ingest.service import catalog_of, lake_of
 from ingest.settings import Settings
 
 REFUSALS = (

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from ingest.catalog import CatalogRefused
-from ingest.service import catalog_of, lake_of
+from ingest.parties import catalog_of, lake_of
 from ingest.settings import Settings
 from ingest.upkeep.run import Pace, Upkeep
 from ingest.upkeep.sweep import CatalogueStrange, ClocksApart

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ingest.catalog import Answer, CommitConflict
 from ingest.encode import PERIOD_US
-from ingest.service import lake_of
+from ingest.parties import lake_of
 from ingest.settings import Settings
 from ingest.upkeep.commands import by_hand
 from ingest.upkeep.erase import Erased, Eraser, Hits, holding, portions

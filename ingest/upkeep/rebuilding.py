@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ingest.encode import PERIOD_US
-from ingest.service import lake_of
+from ingest.parties import lake_of
 from ingest.settings import Settings
 from ingest.upkeep.catalogue import read_copies
 from ingest.upkeep.footers import appends_beyond

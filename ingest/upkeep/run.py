@@ -13,12 +13,12 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from ingest.catalog import Answer, Catalog, CatalogUnavailable, CommitConflict, CommitRefused
+from ingest.catalog import Answer, Catalog, CommitConflict, CommitRefused
 from ingest.encode import PERIOD_US
-from ingest.lake import Lake, LakeUnavailable
+from ingest.lake import Lake
+from ingest.parties import both_there, catalog_of, lake_of
 from ingest.position import time_from_text, time_to_text
 from ingest.schema import TopicSchema
-from ingest.service import catalog_of, lake_of, wait_for
 from ingest.settings import Settings, duration_us, size_bytes
 from ingest.upkeep.catalogue import Copy
 from ingest.upkeep.claims import CLAIM_S, Claims
@@ -207,8 +207,7 @@ def now_us() -> int:
 async def serve(settings: Settings, *, once: bool = False, pace: Pace | None = None) -> None:
     """Goes round until SIGTERM; `once`: until nothing is due. Raises one of `service.REFUSALS`."""
     lake, catalog = lake_of(settings), catalog_of(settings)
-    await wait_for("the object store", lambda: asyncio.to_thread(lake.check), LakeUnavailable)
-    await wait_for("the API", catalog.check, CatalogUnavailable)
+    await both_there(lake, catalog)
     if await asyncio.to_thread(lake.versioned):
         log.warning("the bucket keeps versions: what is swept stays there, until a lifecycle rule ends it")
     stopped = asyncio.Event()

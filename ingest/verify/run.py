@@ -17,8 +17,8 @@ from ingest.broker import BrokerAway, BrokerRefused
 from ingest.catalog import CatalogRefused, CatalogUnavailable
 from ingest.inquiry import HistoryFolded, Inquiry, TopicUnknown
 from ingest.lake import Lake, LakeRefused, LakeUnavailable
+from ingest.parties import broker_of
 from ingest.position import time_from_text
-from ingest.service import broker_of
 from ingest.settings import Settings
 from ingest.verify import folded, objects, rows, source
 from ingest.verify.chain import Chain

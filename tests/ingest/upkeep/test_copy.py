@@ -12,7 +12,7 @@ from api.app import create_app
 from api.process import EXTENSION
 from api.rebuild import rebuild
 from api.settings import load
-from ingest.service import catalog_of
+from ingest.parties import catalog_of
 from ingest.upkeep.catalogue import Copy, copies_of
 from ingest.upkeep.rebuilding import NothingKept, kept_in_lake
 from tests.ingest.small_lake import SmallLake, small_lake

@@ -12,7 +12,7 @@ import duckdb
 import pyarrow.fs
 import pytest
 
-from ingest.service import catalog_of
+from ingest.parties import catalog_of
 from ingest.upkeep.run import Pace, Upkeep
 from loaders.sql import _extension
 from tests.ingest.small_lake import SmallLake, small_lake

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ingest.catalog import Answer, Catalog
+from ingest.parties import catalog_of
 from ingest.schema import TopicSchema
-from ingest.service import catalog_of
 from ingest.upkeep.claims import Claims
 from ingest.upkeep.plan import LiveFile, Work
 from ingest.upkeep.seal import Sealer

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ingest.lake import Found, Lake
-from ingest.service import catalog_of
+from ingest.parties import catalog_of
 from ingest.settings import Settings
 from ingest.upkeep.catalogue import Copy
 from ingest.upkeep.sweeping import Sweeper, Swept
