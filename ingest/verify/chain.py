@@ -152,16 +152,6 @@ class Chain:
                         lake_partition=number,
                         offsets=_offsets(*sorted((stored["next"] or 0, link.next or 0))),
                     )
-            if not stored["open"] and len(link.carried):
-                self.lost[number] = self.lost.get(number, 0) + len(link.carried)
-                yield Finding(
-                    "note",
-                    "lost_at_reset",
-                    self.topic,
-                    f"the topic began anew while {len(link.carried)} records of the old life were held back",
-                    lake_partition=number,
-                    offsets=(int(link.carried[0]), int(link.carried[-1]) + 1),
-                )
         for number in sorted(self.links.keys() - known):
             text = "the ledger has lines of it, but no position is stored"
             yield self.damage("position_moved", text, lake_partition=number)

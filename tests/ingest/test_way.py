@@ -105,7 +105,8 @@ def test_killed_workers_lose_and_double_nothing(kafka: Kafka, services: Services
 def test_sigterm_publishes_what_is_ready_and_leaves(kafka: Kafka, services: Services, topic: str) -> None:
     part = worker(services, topic, FLUSH_AGE="1h")
     produce(kafka, topic, events(0, 500))
-    time.sleep(5)
+    services.wait("the first records", lambda: "schema version" in part.log.read_text())
+    time.sleep(3)
     assert services.get(f"/topics/{topic}/ledger")["lines"] == []
     assert part.process is not None
     part.process.send_signal(signal.SIGTERM)
@@ -119,6 +120,7 @@ def test_workers_that_come_and_go_share_the_topic(kafka: Kafka, services: Servic
     produce(kafka, topic, events(0, 10_000))
     second = worker(services, topic, "worker-2", FLUSH_ROWS="2000")
     produce(kafka, topic, events(10_000, 20_000))
+    services.wait("the second worker", lambda: "connected to the broker" in second.log.read_text())
     time.sleep(4)
     produce(kafka, topic, events(20_000, 30_000))
     assert second.process is not None
