@@ -47,9 +47,10 @@ async def open_parts(
 
     A partition that is held already goes on where it is, if nobody committed to it meanwhile: same epoch and version.
     """
-    if topic.epoch not in ("", answer["epoch"]) and topic.parts:
-        # All of it is positioned anew, also what was not asked for.
-        topic.drop("the topic lives in another epoch")
+    # What is held goes on only under what it was read under; else all of it is positioned anew, also what was not
+    # asked for: the next report would say the new settings, and nobody would tell of the change again.
+    if topic.parts and (moved := _moved(topic, answer, settings)):
+        topic.drop(moved)
     topic.described(answer, settings)
     positions = [Position.from_json(position) for position in answer["positions"]]
     if stop := _obstacle(topic, answer, positions, found):
@@ -65,6 +66,15 @@ async def open_parts(
     fresh = [position for position in positions if not _goes_on(topic, position)]
     if fresh:
         await _open(topic, answer["sequence"], fresh, found, lake, catalog, now_us)
+
+
+def _moved(topic: Topic, answer: Answer, settings: TopicSettings) -> str | None:
+    """Why nothing that is held of the topic may go on; None: it may."""
+    if topic.epoch != answer["epoch"]:
+        return "the topic lives in another epoch"
+    if topic.rule_version != answer["rule_version"]:
+        return "an erasure was asked for"
+    return "its settings changed" if topic.settings.version != settings.version else None
 
 
 def _obstacle(

@@ -215,11 +215,13 @@ class Topic:
         parts = {part.held.base.lake_partition: part for part in self.parts.values()}
         commit_id = uuid7(self.means.now_us(), self.means.press.randbits)
         async with self._lock:
+            # Rows stand under what they were read under, whatever the topic is told until their commit.
+            epoch, rule_version = self.epoch, self.rule_version
             cut = await self._run(self._cut, list(parts.values()), commit_id, early)
         if cut is None:
             return
         press = self.means.press
-        files = await press.encode(cut, self.epoch, self.settings.period_us)
+        files = await press.encode(cut, epoch, self.settings.period_us)
         entries = await press.put(self.name, files)
         topic_id = await self.means.topic_id(self.name)
         known = {line.position.topic_id for line in cut.lines} - {None, topic_id}
@@ -228,7 +230,7 @@ class Topic:
             return
         cut = cut.with_topic_id(topic_id)
         try:
-            answer = await press.commit(cut, self.epoch, self.rule_version, files, entries)
+            answer = await press.commit(cut, epoch, rule_version, files, entries)
         except CommitConflict as conflict:
             self.totals["conflicts"] += 1
             self.drop(f"commit refused, {conflict}")
