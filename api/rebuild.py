@@ -7,13 +7,14 @@ to go on, whatever they had loaded beyond R.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pyroaring import BitMap
 from sqlalchemy import Connection, func, insert, select, text, update
 
 from api.catalogue import values
-from api.commits import enter
+from api.commits import ADOPTED, enter
 from api.database import Database, make_engine
 from api.epochs import open_epoch
 from api.migrate import upgrade_at_start
@@ -277,7 +278,7 @@ def _adopt(database: Database, kept: Kept, epoch: str) -> int:
         for body in waiting:
             try:
                 with database.write() as connection:
-                    request = read_commit(kept["topic"], {**body, "epoch": epoch})
+                    request = replace(read_commit(kept["topic"], {**body, "epoch": epoch}), digest=ADOPTED)
                     status, _, _ = enter(connection, database.clock, kept["topic"], request)
                 adopted += status == 201
             except Problem:
