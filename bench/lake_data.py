@@ -188,7 +188,7 @@ def _put(
 
 def _report(http: httpx.Client, topic: str, epoch: str) -> None:
     now = time_to_text(time.time_ns() // 1000)
-    told = {"topic": topic, "epoch": epoch, "state": "running", "broker_partitions": list(range(PARTITIONS)),
+    told = {"topic": topic, "epoch": epoch, "state": "running", "settings_version": 0, "broker_partitions": list(range(PARTITIONS)),
             "broker_partitions_at": now, "partitions": []}  # fmt: skip
     _ask(
         http,
