@@ -188,8 +188,8 @@ def _put(
 
 def _report(http: httpx.Client, topic: str, epoch: str) -> None:
     now = time_to_text(time.time_ns() // 1000)
-    told = {"topic": topic, "epoch": epoch, "state": "running", "settings_version": 0, "broker_partitions": list(range(PARTITIONS)),
-            "broker_partitions_at": now, "partitions": []}  # fmt: skip
+    told = {"topic": topic, "epoch": epoch, "state": "running", "settings_version": 0, "partitions": [],
+            "broker_partitions": list(range(PARTITIONS)), "broker_partitions_at": now}  # fmt: skip
     _ask(
         http,
         "PUT",

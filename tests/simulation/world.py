@@ -322,10 +322,7 @@ class World:
         Nobody can while a topic is paused or opened again and again, or until a lost answer was given up.
         """
         quiet_s = self.scheduler.now - self.last_fault
-        answers_s = (
-            0.0 if self.plan.faults.keys() <= {"retention", "settings changed", "topic paused"} else ANSWERS_S
-        )
-        if quiet_s < (self.plan.retention_ms or 0) / 1000 + answers_s or topic.name in self.paused_topics:
+        if quiet_s < (self.plan.retention_ms or 0) / 1000 + ANSWERS_S or topic.name in self.paused_topics:
             return
         for row in self.stored_positions():
             if (row["topic"], row["broker_partition"]) != (topic.name, partition) or row["next"] is None:
