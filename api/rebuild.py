@@ -81,11 +81,11 @@ def rebuild(settings: ApiSettings, kept: Iterable[Kept]) -> Iterator[str]:
 def _topic(database: Database, kept: Kept) -> tuple[Kept, str, int]:
     with database.write() as connection:
         now_us = database.clock(connection)
-        topic_id = _enter_topic(connection, kept)
+        common = int(kept["commits"][-1]["sequence"]) if kept["commits"] else 0
+        topic_id = _enter_topic(connection, kept, common)
         epoch_id = _enter_epochs(connection, topic_id, kept["state"])
         _enter_folded(connection, topic_id, kept)
         _enter_commits(connection, topic_id, epoch_id, kept["commits"])
-        common = int(kept["commits"][-1]["sequence"]) if kept["commits"] else 0
         _enter_positions(connection, topic_id, kept["state"])
         _enter_periods(connection, topic_id, kept["state"], common)
         for row in kept["state"]["schemas"]:
@@ -106,10 +106,9 @@ def _rebuilt(database: Database, kept: Kept, epoch: str, common: int) -> str:
     )
 
 
-def _enter_topic(connection: Connection, kept: Kept) -> int:
+def _enter_topic(connection: Connection, kept: Kept, common: int) -> int:
     row = values(topics, kept["state"]["topic"])
     last = kept["commits"][-1]["commit"] if kept["commits"] else None
-    common = int(kept["commits"][-1]["sequence"]) if kept["commits"] else 0
     whole = common == row["sequence"]  # else the state is newer than the last commit that is left
     row |= {
         "sequence": common,

@@ -4,7 +4,6 @@ here; what is done with letters is `ingest.letters.command`.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 import click
 
+from ingest.commands import one_line
 from ingest.letters.command import REFUSALS, export, list_, replay, sentence, show_one, wanted_of
 from ingest.settings import Settings, SettingsWrong, load_settings
 
@@ -19,11 +19,8 @@ from ingest.settings import Settings, SettingsWrong, load_settings
 @contextmanager
 def told() -> Iterator[Settings]:
     """The settings; refusals in one line, exit code 2."""
-    try:
+    with one_line(SettingsWrong, *REFUSALS):
         yield load_settings()
-    except (SettingsWrong, *REFUSALS) as refused:
-        click.echo(str(refused), err=True)
-        sys.exit(2)
 
 
 def which(command: Callable[..., None]) -> Callable[..., None]:

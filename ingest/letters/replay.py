@@ -109,24 +109,20 @@ class Replay:
             )
             meant = sum(int(mask.sum()) for mask in masks)
             came = plan.again.came_alive.num_rows
-            gone = set(plan.remove)
-            if not plan.remove or dry_run:
-                outcome.rows += plan.again.rows.num_rows
-                outcome.duplicates += plan.again.duplicates.total()
-                outcome.dead += meant - came
-                judged_urls |= {file["url"] for file in group}
-                continue
-            try:
-                sequence, rest = await self._commit(topic, state, settings, schema, plan)
-            except CommitConflict as conflict:
-                conflicts += 1
-                log.info("topic %s: the lake moved meanwhile, planning anew: %s", topic, conflict)
-                if conflicts == TRIES:
-                    raise ReplayRefused(
-                        f"the lake moved {TRIES} times while the replay was made: try again when upkeep is done"
-                    ) from conflict
-                continue
-            outcome.sequences.append(sequence)
+            gone, rest = set[int](), set[str]()
+            if plan.remove and not dry_run:
+                try:
+                    sequence, rest = await self._commit(topic, state, settings, schema, plan)
+                except CommitConflict as conflict:
+                    conflicts += 1
+                    log.info("topic %s: the lake moved meanwhile, planning anew: %s", topic, conflict)
+                    if conflicts == TRIES:
+                        raise ReplayRefused(
+                            f"the lake moved {TRIES} times while the replay was made: try again when upkeep is done"
+                        ) from conflict
+                    continue
+                outcome.sequences.append(sequence)
+                gone = set(plan.remove)
             outcome.rows += plan.again.rows.num_rows
             outcome.duplicates += plan.again.duplicates.total()
             outcome.dead += meant - came
