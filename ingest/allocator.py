@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+from collections.abc import Callable
 
 import pyarrow as pa
 
@@ -25,9 +26,8 @@ def give_back(memory: int) -> None:
 
     Where the C library has no such settings (macOS, musl), Arrow's pool stays as it is.
     """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
+    mallopt = _of_glibc("mallopt")
+    if mallopt is None:
         return
     wanted = {
         M_ARENA_MAX: max(2, os.cpu_count() or 1),
@@ -38,3 +38,18 @@ def give_back(memory: int) -> None:
         pa.set_memory_pool(pa.system_memory_pool())
     else:
         log.info("the C library keeps freed memory as it likes")
+
+
+def trim() -> None:
+    """Gives back what is free between pieces still held (malloc_trim(3)), which no threshold does."""
+    malloc_trim = _of_glibc("malloc_trim")
+    if malloc_trim is not None:
+        malloc_trim(0)
+
+
+def _of_glibc(name: str) -> Callable[..., int] | None:
+    try:
+        function: Callable[..., int] = getattr(ctypes.CDLL(None), name)
+    except (OSError, AttributeError):
+        return None
+    return function

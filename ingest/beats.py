@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
+from ingest.allocator import trim
 from ingest.broker import BrokerAway
 from ingest.catalog import CatalogUnavailable
 from ingest.log_limits import Limits
@@ -70,6 +71,8 @@ def obey_memory(worker: Worker) -> None:
         log.warning("memory: %s fetching", "pausing" if wants.hold else "resuming")
         worker.holding = wants.hold
         worker.source.hold(wants.hold)
+        if wants.hold:
+            trim()
     if (wants.publish or wants.early) and worker.topics:
         largest = max(worker.topics.values(), key=lambda topic: topic.bytes)
         if largest.publishing is None and (wants.early or largest.ready_rows()):
@@ -91,6 +94,7 @@ async def send_reports(worker: Worker, now_us: Callable[[], int]) -> None:
     missing: set[str] = set()
     while True:
         missing = say_missing(worker, missing)
+        trim()
         try:
             answer = await worker.catalog.report(worker.settings.name, report(worker, now_us()))
         except CatalogUnavailable as error:

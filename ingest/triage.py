@@ -11,7 +11,6 @@ import re
 import threading
 from dataclasses import dataclass, replace
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -68,6 +67,8 @@ def invalid(joined: Joined) -> Rows:
     """Records that DuckDB does not take for JSON. (It takes NaN; and it reads 4 million records a second.)"""
     cursor = getattr(_connections, "cursor", None)
     if cursor is None:
+        import duckdb  # 40 MB, which a worker without bad records saves
+
         cursor = _connections.cursor = duckdb.connect(config={"threads": 1}).cursor()
     records = pa.table({"record": joined.texts()})
     valid = cursor.from_arrow(records).project("json_valid(record)").fetchnumpy()
