@@ -92,7 +92,7 @@ def upkeep(once: bool) -> None:
 @click.argument("topics", nargs=-1)
 @click.option("--dry-run", is_flag=True, help="Say what would expire.")
 def expire(topics: tuple[str, ...], dry_run: bool) -> None:
-    """Take files whose retention is over out of the live set, as upkeep does by itself."""
+    """Take files whose retention is over out of the live set. Upkeep does so by itself, too."""
     import asyncio
 
     from ingest.service import REFUSALS
@@ -108,7 +108,7 @@ def expire(topics: tuple[str, ...], dry_run: bool) -> None:
 @click.argument("topics", nargs=-1)
 @click.option("--dry-run", is_flag=True, help="Say what would be deleted.")
 def sweep(topics: tuple[str, ...], dry_run: bool) -> None:
-    """Delete objects that nobody needs any more, as upkeep does by itself."""
+    """Delete objects that nobody needs any more. Upkeep does so by itself, too."""
     import asyncio
 
     from ingest.service import REFUSALS
@@ -132,7 +132,7 @@ def sweep(topics: tuple[str, ...], dry_run: bool) -> None:
 def erase(
     topic: str, where: str | None, field: str | None, keys: Path | None, dry_run: bool, wait: str
 ) -> None:
-    """Erase all events with these values from the lake, and print the signed record."""
+    """Erase all events with a value, and print the signed record."""
     import asyncio
 
     from ingest.service import REFUSALS
@@ -150,7 +150,7 @@ def erase(
 
 @service("rebuild")
 def rebuild() -> None:
-    """Make a lost database again, from the catalogue that upkeep keeps in the lake. The API must be stopped."""
+    """Make a lost database again. What upkeep keeps in the lake is read for it; the API must be stopped."""
     from api.rebuild import rebuild as make_again
     from api.settings import SettingsError, load
     from ingest.lake import LakeRefused, LakeUnavailable
@@ -183,7 +183,7 @@ def migrate() -> None:
 @click.option("--to", "end", metavar="TIME", help="Only files with rows before this event time.")
 @click.option("--erased", metavar="FIELD=VALUE", help="Instead: does any object of the topic still hold it?")
 def verify(topic: str | None, erased: str | None, **options: Any) -> None:
-    """Prove that the lake agrees with the ledger, and the ledger with Kafka: exit 0 complete, 1 wrong, 2 unknown."""
+    """Prove that lake, ledger and Kafka agree. Exit code 0: complete, 1: something is wrong, 2: could not check."""
     from ingest.settings import SettingsWrong, load_settings
     from ingest.verify import verify as prove
 
@@ -203,7 +203,7 @@ def verify(topic: str | None, erased: str | None, **options: Any) -> None:
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="As JSON on stdout.")
 def status(as_json: bool) -> None:
-    """Lag, freshness, completeness and state of every topic, and what to do."""
+    """How every topic stands, and what to do. Lag, freshness, completeness; loaders and workers, too."""
     from ingest.settings import ApiSettings, SettingsWrong, load_settings
     from ingest.status import status as show
 
@@ -218,7 +218,7 @@ main.add_command(loaders)
 @main.command("dead-letters", add_help_option=False, context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def dead_letters(arguments: tuple[str, ...]) -> None:
-    """Records that could not become rows: list, show, export them, and replay them after a fix."""
+    """Records that are no rows: list, show, export, replay."""
     from ingest.letters.cli import letters
 
     log_to_stderr()
@@ -227,7 +227,7 @@ def dead_letters(arguments: tuple[str, ...]) -> None:
 
 @main.group()
 def tokens() -> None:
-    """Tokens of the API, made by whoever has TUKANG_DATABASE: the first one can come from nowhere else."""
+    """Tokens of the API. Made by whoever has TUKANG_DATABASE: the first one can come from nowhere else."""
 
 
 @tokens.command("create")
@@ -288,7 +288,7 @@ def tokens_revoke(name: str) -> None:
 @click.argument("query")
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table")
 def sql(query: str, form: Literal["table", "csv", "json"]) -> None:
-    """Ask DuckDB over the live files: each topic is a view by its name."""
+    """Ask DuckDB over the live files. Each topic is a view by its name, TOPIC__dead_letters another."""
     from loaders.sql import SqlRefused
     from loaders.sql import sql as ask
 
@@ -305,7 +305,7 @@ def sql(query: str, form: Literal["table", "csv", "json"]) -> None:
 @click.option("--unnest", is_flag=True, help="Lists become child tables instead of JSON.")
 @click.argument("topics", nargs=-1)
 def load(url: str, loader: str, topics: tuple[str, ...], follow: bool, unnest: bool) -> None:
-    """Load topics into a warehouse, each row once; the cursor is kept there, in the same transaction."""
+    """Load topics into a warehouse, each row once. The cursor is kept there, in the same transaction."""
     from loaders.load import REFUSALS
     from loaders.load import load as fetch
 

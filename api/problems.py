@@ -32,7 +32,7 @@ TITLES = {
     "not-expired": "A file may not expire yet",
     "not-covered": "Not all that Kafka had is in the lake yet",
     "not-sweepable": "An object may not be deleted yet",
-    "not-found": "There is none, or it is not for this caller",
+    "not-found": "Not found",
     "not-json": "The body must be application/json",
     "not-ready": "Not ready",
     "nothing-to-reset": "There is nothing to reset",

@@ -4,7 +4,10 @@ A thread waits in each long poll, so there are many; they hold no database conne
 are answered at once, other requests get time to end.
 """
 
+import errno
 import logging
+import os
+import socket
 import ssl
 import sys
 import time
@@ -28,6 +31,8 @@ log = logging.getLogger("tukang.api")
 KEEPALIVE_SECONDS = 75
 # Connections without a request at hand cost a socket, not a thread.
 IDLE_CONNECTIONS = 4_000
+# A second apart: how often a port is tried that is taken.
+PORT_TRIES = 5
 # What a PostgreSQL server answers that will serve soon.
 PASSING = ("starting up", "shutting down", "in recovery", "too many clients", "remaining connection slots")
 
@@ -97,6 +102,8 @@ def prepare_database(settings: ApiSettings) -> None:
             return
         except OperationalError as error:
             said = " ".join(str(error.orig).split())
+            if database.sqlite:
+                said += f" ({settings.database})"
             if database.sqlite or ("FATAL" in said and not any(word in said for word in PASSING)):
                 raise SettingsError(f"TUKANG_DATABASE: the database cannot be opened: {said}") from error
             log.warning("waiting for the database: %s", said)
@@ -104,6 +111,22 @@ def prepare_database(settings: ApiSettings) -> None:
             database.dispose()
         time.sleep(pause)
         pause = min(pause * 2, 10)
+
+
+def _check_port(settings: ApiSettings) -> None:
+    """Raises SettingsError when nothing can listen there; one that is about to end may do so first."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    for tries_left in reversed(range(PORT_TRIES)):
+        try:
+            socket.create_server((settings.host, settings.port), family=family).close()
+            return
+        except OSError as error:
+            if not tries_left or error.errno != errno.EADDRINUSE:
+                raise SettingsError(
+                    f"TUKANG_LISTEN={settings.listen}: nothing can listen there ({os.strerror(error.errno or 0)}):"
+                    " end the program that does, or choose another port"
+                ) from error
+        time.sleep(1)
 
 
 def serve(settings: ApiSettings, started: Callable[[str], None] = _say_started) -> None:
@@ -125,6 +148,7 @@ def serve(settings: ApiSettings, started: Callable[[str], None] = _say_started) 
             raise SettingsError(
                 f"TUKANG_TLS_CERT, TUKANG_TLS_KEY: they are no certificate and its key, both in PEM: {error}"
             ) from error
+    _check_port(settings)
     if settings.auth == "none":
         if not settings.on_loopback():
             raise SettingsError(

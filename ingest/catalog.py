@@ -245,12 +245,15 @@ class Catalog:
 
     @staticmethod
     def _sound(answer: httpx.Response) -> Answer:
-        if answer.is_success:
-            return dict(answer.json())
         try:
-            problem = answer.json()
-        except ValueError:
-            problem = {}
+            problem = dict(answer.json())
+        except (ValueError, TypeError):
+            raise CatalogRefused(
+                f"{answer.request.method} {answer.request.url} was answered with {answer.status_code}, and not by"
+                " Tukang's API: is TUKANG_API right?"
+            ) from None
+        if answer.is_success:
+            return problem
         title, detail = problem.get("title", "no problem details"), problem.get("detail", "")
         what = f"{answer.request.method} {answer.request.url.path}: {answer.status_code} {title}. {detail}"
         if answer.status_code in (401, 403):
@@ -268,9 +271,12 @@ def token_source(token: str | None, file: Path | None) -> Callable[[], str | Non
 
     def read() -> str:
         nonlocal read_at
-        changed = file.stat().st_mtime_ns
-        if changed != read_at[0]:
-            read_at = (changed, file.read_text().strip())
+        try:
+            changed = file.stat().st_mtime_ns
+            if changed != read_at[0]:
+                read_at = (changed, file.read_text().strip())
+        except OSError as error:  # whoever renews it may be at it
+            raise CatalogUnavailable(f"TUKANG_TOKEN_FILE: {file} cannot be read: {error.strerror}") from error
         return read_at[1]
 
     return read

@@ -37,7 +37,7 @@ def operator() -> Iterator[Any]:
 
 @click.group()
 def topics() -> None:
-    """Topics: list, settings, pause, resume, accept what happened at the source."""
+    """Topics: settings, pause, resume, accept a gap or a reset."""
 
 
 @topics.command("list")
@@ -54,7 +54,8 @@ def topics_settings(topic: str) -> None:
     """Each setting of a topic, and what set it."""
     with operator() as api:
         for name, found in api.settings(topic).items():
-            click.echo(f"{name} = {found['value']}\t({found['defaults'] or found['origin']})")
+            value = "none" if found["value"] is None else found["value"]
+            click.echo(f"{name} = {value}\t({found['defaults'] or found['origin']})")
 
 
 @topics.command("pause")
@@ -109,7 +110,7 @@ def loaders() -> None:
 
 @loaders.command("list")
 def loaders_list() -> None:
-    """Name, topics that are behind, commits and rows to load, and whether retention waits for it."""
+    """Each loader in a line. Name, topics behind, commits and rows to load, and whether retention waits for it."""
     with operator() as api:
         for each in api.loaders():
             waits = "hold" if each["hold"] else "-"
@@ -120,7 +121,7 @@ def loaders_list() -> None:
 @loaders.command("show")
 @click.argument("loader")
 def loaders_show(loader: str) -> None:
-    """Each topic of a loader: its cursor, the head, rows to load, since when the next commit waits."""
+    """Each topic of a loader in a line. Its cursor, the head, rows to load, since when the next commit waits."""
     with operator() as api:
         for each in api.cursors(loader):
             cursor = "-" if each["sequence"] is None else each["sequence"]

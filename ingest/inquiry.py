@@ -144,12 +144,15 @@ class Inquiry:
             reraise=True,
         )
         answer: httpx.Response = tries(self._once, path, asked)
-        if answer.is_success:
-            return dict(answer.json())
         try:
-            problem = answer.json()
-        except ValueError:
-            problem = {}
+            problem = dict(answer.json())
+        except (ValueError, TypeError):
+            raise CatalogRefused(
+                f"GET {answer.request.url} was answered with {answer.status_code}, and not by Tukang's API:"
+                " is TUKANG_API right?"
+            ) from None
+        if answer.is_success:
+            return problem
         said = f"{problem.get('title', 'no problem details')}. {problem.get('detail', '')}".strip()
         if answer.status_code == 404 and path.startswith("/topics/"):
             raise TopicUnknown(said)

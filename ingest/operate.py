@@ -53,7 +53,7 @@ class Operator:
 
         A setting of a topic that its table does not name goes back to the defaults.
         """
-        for topic, wanted in tomllib.loads(file.read_text()).items():
+        for topic, wanted in _tables(file).items():
             try:
                 now = self._ask("GET", f"/topics/{quote(topic, safe='')}")
             except NotThere:
@@ -113,11 +113,31 @@ class Operator:
             raise CatalogUnavailable(
                 f"the API at {self._client.base_url} does not answer: {error}; is TUKANG_API right?"
             ) from error
-        if answer.is_success:
-            return dict(answer.json()) if answer.content else {}
+        if answer.is_success and not answer.content:
+            return {}
         try:
-            problem = answer.json()
-        except ValueError:
-            problem = {"title": answer.reason_phrase, "detail": ""}
+            problem = dict(answer.json())
+        except (ValueError, TypeError):
+            raise CatalogRefused(
+                f"{method} {answer.request.url} was answered with {answer.status_code}, and not by Tukang's API:"
+                " is TUKANG_API right?"
+            ) from None
+        if answer.is_success:
+            return problem
         refusal = NotThere if answer.status_code == 404 else CatalogRefused
-        raise refusal(f"{problem['title']} ({answer.status_code}). {problem.get('detail', '')}")
+        raise refusal(
+            f"{problem.get('title', 'No problem details')} ({answer.status_code}). {problem.get('detail', '')}"
+        )
+
+
+def _tables(file: Path) -> dict[str, dict[str, Any]]:
+    """Topic -> its settings. Raises ValueError that names the file."""
+    try:
+        found = tomllib.loads(file.read_text())
+    except ValueError as error:  # of TOML, or of UTF-8
+        raise ValueError(f"{file} is not TOML: {error}") from error
+    if lone := next((name for name, value in found.items() if not isinstance(value, dict)), None):
+        raise ValueError(
+            f"{file}: {lone!r} stands in no table; a topic's settings follow its name, like [orders]"
+        )
+    return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import tomllib
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, overload
@@ -64,6 +65,20 @@ def _size(value: object) -> int:
     return value if isinstance(value, int) else size_bytes(str(value))
 
 
+def _url(text: str) -> str:
+    if not re.match(r"https?://[^/]", text):
+        raise ValueError(f"{text!r} is no URL; write it like http://127.0.0.1:8470")
+    return text
+
+
+def _servers(text: str) -> str:
+    for each in text.split(","):
+        host, _, port = each.strip().rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise ValueError(f"{each!r} is no server; write it like kafka1:9092, several separated by commas")
+    return text
+
+
 def _readable(path: Path) -> Path:
     if not path.is_file():
         raise ValueError(f"the file {path} does not exist")
@@ -72,6 +87,8 @@ def _readable(path: Path) -> Path:
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Size = Annotated[ByteSize, BeforeValidator(_size)]
+Url = Annotated[str, AfterValidator(_url)]
+Servers = Annotated[str, AfterValidator(_servers)]
 ReadableFile = Annotated[Path, AfterValidator(_readable)]
 
 
@@ -81,7 +98,7 @@ class ApiSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TUKANG_", extra="ignore", env_ignore_empty=True)
 
-    api: str = Field(description="URL of the API, for example http://127.0.0.1:8470.")
+    api: Url = Field(description="URL of the API, for example http://127.0.0.1:8470.")
     api_ca: ReadableFile | None = Field(None, description="PEM file of the authority that signed the API.")
     token: str | None = Field(None, description="The worker's token, with scope `ingest`.", repr=False)
     token_file: ReadableFile | None = Field(
@@ -107,7 +124,7 @@ class ApiSettings(BaseSettings):
 class Settings(ApiSettings):
     """The settings of `tukang worker`, `upkeep` and `verify`."""
 
-    broker: str = Field(description="Bootstrap servers of Kafka: host:port, several separated by commas.")
+    broker: Servers = Field(description="Bootstrap servers of Kafka: host:port, several separated by commas.")
     broker_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="How to talk to the broker."
     )
@@ -141,7 +158,7 @@ class Settings(ApiSettings):
 
     bucket: str = Field(description="The bucket of the lake.")
     prefix: str = Field("", description="What all keys begin with, for example `lake/`.")
-    s3_endpoint: str | None = Field(None, description="URL of an S3-compatible store; AWS's own by default.")
+    s3_endpoint: Url | None = Field(None, description="URL of an S3-compatible store; AWS's own by default.")
     s3_sse: Literal["AES256", "aws:kms"] | None = Field(None, description="Encryption by the store.")
     s3_kms_key: str | None = Field(None, description="The key of aws:kms.")
 
@@ -174,6 +191,11 @@ class Settings(ApiSettings):
                     raise ValueError(f"TUKANG_{key.upper()} is needed with {self.broker_protocol}")
         if (self.broker_cert is None) != (self.broker_key is None):
             raise ValueError("TUKANG_BROKER_CERT and TUKANG_BROKER_KEY belong together")
+        if (self.broker_ca or self.broker_cert) and not self.broker_protocol.endswith("SSL"):
+            raise ValueError(
+                "TUKANG_BROKER_CA and TUKANG_BROKER_CERT mean nothing with"
+                f" TUKANG_BROKER_PROTOCOL={self.broker_protocol}: set it to SSL or SASL_SSL"
+            )
         if self.prefix and not self.prefix.endswith("/"):
             raise ValueError("TUKANG_PREFIX must end with /")
         if self.hash_key_file is not None and len(self.hash_key or b"") < SHORTEST_KEY:
@@ -220,6 +242,8 @@ def load_settings(kind: type[ApiSettings] = Settings, **given: Any) -> ApiSettin
         raise SettingsWrong(f"TUKANG_CONFIG: the file {path} does not exist")
     try:
         return kind(**given)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsWrong(f"TUKANG_CONFIG: {path} is not TOML: {error}") from None
     except ValidationError as error:
         raise SettingsWrong("\n".join(_line(item) for item in error.errors())) from None
 

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from ingest.catalog import CatalogRefused, CatalogUnavailable
 from ingest.inquiry import Inquiry
+from ingest.printer import printer
 from ingest.settings import ApiSettings
 
 COLOURS = {
@@ -46,7 +47,7 @@ def status(settings: ApiSettings, *, as_json: bool = False, now: datetime | None
         json.dump({"topics": topics, "loaders": loaders, "workers": workers}, sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
-        show(topics, loaders, workers, now or datetime.now(UTC), Console(highlight=False))
+        show(topics, loaders, workers, now or datetime.now(UTC), printer(sys.stdout))
     return 0
 
 
@@ -125,7 +126,7 @@ def _table(*names: str) -> Table:
     table = Table(box=box.SIMPLE_HEAVY)
     left = {"topic", "loader", "worker", "state", "fresh until", "complete until", "version"}
     for name in names:
-        table.add_column(name, justify="left" if name in left else "right")
+        table.add_column(name, justify="left" if name in left else "right", overflow="fold")
     return table
 
 

@@ -25,9 +25,9 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from ingest.beats import all_beats
 from ingest.broker import BrokerAway, BrokerSettings, TopicIds
-from ingest.catalog import Answer, Catalog
+from ingest.catalog import Answer, Catalog, CatalogRefused
 from ingest.chunk import Chunk
-from ingest.lake import Lake, LakeUnavailable
+from ingest.lake import Lake, LakeRefused, LakeUnavailable
 from ingest.log_limits import LogLimits
 from ingest.metrics import WorkerFigures
 from ingest.opening import Found, open_parts
@@ -192,7 +192,9 @@ class Worker:
                 lambda p, time_ms: self.source.offset_at(TopicPartition(name, p), time_ms),
             )
             await open_parts(topic, answer, settings, found, self.lake, self.catalog, now_us())
-        except (TimeoutError, BrokerAway, LakeUnavailable, KeyError) as error:
+        except KeyError as missing:
+            log.warning("topic %s is not opened yet: the broker tells nothing of %s", name, missing)
+        except (TimeoutError, BrokerAway, LakeUnavailable) as error:
             log.warning("topic %s is not opened yet: %s", name, error)
         finally:
             del self._opening[name]
@@ -314,7 +316,9 @@ class Worker:
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and self.failure is None:
-            log.error("the worker ends: %s", error, exc_info=error)
+            # A refusal is the user's to mend, and says how; what we do not understand shows where it is.
+            told = isinstance(error, (CatalogRefused, LakeRefused))
+            log.error("the worker ends: %s", error, exc_info=None if told else error)
             self.failure = error
             self.stopped.set()
 

@@ -25,7 +25,10 @@ class DuckDB:
         self._file = file
         self._loader = loader
         if not file.parent.is_dir():
-            raise WarehouseRefused(f"The folder {file.parent} does not exist: make it, or name another file.")
+            raise WarehouseRefused(
+                f"The folder {file.parent.absolute()} does not exist: make it, or name another file (from the root:"
+                " duckdb:////FOLDER/FILE, with four slashes)."
+            )
 
     def cursor(self, topic: str) -> Cursor | None:
         """See `Warehouse`."""

@@ -310,12 +310,17 @@ class Feed:
 
     @staticmethod
     def _sound(answer: httpx.Response) -> dict[str, Any]:
-        if answer.is_success:
-            return dict(answer.json()) if answer.content else {}
+        if answer.is_success and not answer.content:
+            return {}
         try:
             problem = dict(answer.json())
-        except ValueError:
-            problem = {}
+        except (ValueError, TypeError):
+            raise FeedError(
+                f"{answer.request.method} {answer.request.url}: {answer.status_code}, and not by Tukang's API;"
+                " is TUKANG_API right?"
+            ) from None
+        if answer.is_success:
+            return problem
         if answer.status_code == 410:
             raise _gone(problem)
         what = f"{answer.request.method} {answer.request.url.path} answered {answer.status_code}"

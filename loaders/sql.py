@@ -50,6 +50,18 @@ class SqlRefused(Exception):
     """The query cannot be answered; the message says why and what to do."""
 
 
+class _Once:
+    """Says on stderr that the API is waited for, the first time only."""
+
+    def __init__(self) -> None:
+        self._said = False
+
+    def __call__(self, why: str) -> None:
+        if not self._said:
+            print(f"waiting for the API, up to {PATIENCE_S:.0f} s: {why}", file=sys.stderr)  # noqa: T201
+        self._said = True
+
+
 def sql(query: str, *, form: Form = "table", settings: LoaderSettings | None = None) -> None:
     """Answers one query on stdout: as a table for a person, or as CSV or JSON. Raises `SqlRefused`."""
     try:
@@ -57,7 +69,7 @@ def sql(query: str, *, form: Form = "table", settings: LoaderSettings | None = N
         with duckdb.connect() as connection:
             _only_reads(connection, query)
             feed = Feed(
-                settings.api, token=settings.token_source, loader="sql", patience_s=PATIENCE_S,
+                settings.api, token=settings.token_source, loader="sql", patience_s=PATIENCE_S, on_wait=_Once(),
                 ca=str(settings.api_ca) if settings.api_ca else None,
             )  # fmt: skip
             try:
@@ -205,7 +217,7 @@ def _answer(connection: duckdb.DuckDBPyConnection, query: str, form: Form, topic
     except duckdb.CatalogException as error:
         known = ", ".join(map(quoted, topics)) or "none yet"
         raise SqlRefused(
-            f"{_first_line(error)}. Topics: {known}; each has a view {DEAD_LETTERS!r} too."
+            f"{_first_line(error)}. Topics: {known}; its dead letters are TOPIC{DEAD_LETTERS}."
         ) from error
     except duckdb.Error as error:
         raise SqlRefused(str(error)) from error
@@ -230,7 +242,8 @@ def _show(answer: duckdb.DuckDBPyRelation) -> None:
     found = rows.fetchmany(SHOWN + 1)
     for row in found[:SHOWN]:
         table.add_row(*(Text(value or "") for value in row))
-    console = Console(highlight=False)
+    # Nobody looks at 80 columns of a file or a pipe, and figures must not be broken there.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
     console.print(table)
     if len(found) > SHOWN:
         console.print(f"... and more rows than {SHOWN:,}: --format csv or json has all.")

@@ -10,9 +10,10 @@ from typing import IO, Any, Literal
 
 import pyarrow as pa
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from ingest.printer import printer
 
 Form = Literal["table", "json"]
 ExportForm = Literal["ndjson", "raw"]
@@ -34,7 +35,7 @@ def listed(tables: Iterable[pa.Table], limit: int, form: Form, out: IO[str]) -> 
         json.dump(rows, out, indent=2)
         out.write("\n")
         return
-    console = Console(file=out, highlight=False)
+    console = printer(out)
     if not rows:
         console.print("No dead letters.")
         return
@@ -43,7 +44,7 @@ def listed(tables: Iterable[pa.Table], limit: int, form: Form, out: IO[str]) -> 
         ("lake partition", "right"), ("offset", "right"), ("timestamp", "left"), ("reason", "left"),
         ("at byte", "right"), ("bytes", "right"), ("text", "left"),
     ):  # fmt: skip
-        shown.add_column(name, justify=justify)  # type: ignore[arg-type]
+        shown.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for row in rows:
         shown.add_row(
             str(row["lake_partition"]),

@@ -90,7 +90,10 @@ def as_text(
         "found",
     ):
         table.add_column(
-            name, justify="left" if name in ("topic", "found") else "right", no_wrap=name == "topic"
+            name,
+            justify="left" if name in ("topic", "found") else "right",
+            no_wrap=name == "topic",
+            overflow="fold",  # a figure without its end is another one
         )
     for report in reports:
         said = verdict(report.findings, caught_up=caught_up)

@@ -19,6 +19,7 @@ from ingest.inquiry import HistoryFolded, Inquiry, TopicUnknown
 from ingest.lake import Lake, LakeRefused, LakeUnavailable
 from ingest.parties import broker_of
 from ingest.position import time_from_text
+from ingest.printer import printer
 from ingest.settings import Settings
 from ingest.verify import folded, objects, rows, source
 from ingest.verify.chain import Chain
@@ -65,13 +66,13 @@ def verify(
     caught_up: bool = False,
 ) -> int:
     """Checks one topic, or all; prints what it found. Returns 0 complete, 1 something is wrong, 2 could not check."""
-    out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+    out, err = printer(sys.stdout), Console(stderr=True, highlight=False)
     try:
         asked = Asked(deep, caught_up, _time(start), _time(end))
         with _Checker(settings, asked) as checker, progress(err) as bars:
             reports = list(checker.check([topic] if topic else None, bars))
     except (*_AWAY, TopicUnknown, HistoryFolded, TimeWrong) as error:
-        err.print(f"could not be checked: {error}", markup=False)
+        err.print(f"could not be checked: {error}", markup=False, soft_wrap=True)
         return EXIT["unchecked"]
     except KeyboardInterrupt:
         err.print("interrupted; nothing is proven")

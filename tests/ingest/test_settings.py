@@ -31,6 +31,9 @@ def test_a_missing_setting_is_named(environment: pytest.MonkeyPatch, key: str) -
         ("TUKANG_MEMORY", "lots"),
         ("TUKANG_FLUSH_AGE", "60"),
         ("TUKANG_FLUSH_ROWS", "0"),
+        ("TUKANG_API", "nonsense"),
+        ("TUKANG_BROKER", "kafka1:99999"),
+        ("TUKANG_S3_ENDPOINT", "minio:9000"),
         ("TUKANG_BROKER_PROTOCOL", "TLS"),
         ("TUKANG_BROKER_CA", "/nowhere/ca.pem"),
         ("TUKANG_PREFIX", "lake"),
@@ -60,6 +63,14 @@ def test_the_environment_wins_over_the_file(environment: pytest.MonkeyPatch, tmp
 def test_a_config_file_that_is_not_there_is_named(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("TUKANG_CONFIG", "/nowhere.toml")
     with pytest.raises(SettingsWrong, match="TUKANG_CONFIG"):
+        load_settings()
+
+
+def test_a_config_file_that_is_no_toml_is_named(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "tukang.toml"
+    file.write_text('broker = nope"')
+    environment.setenv("TUKANG_CONFIG", str(file))
+    with pytest.raises(SettingsWrong, match=rf"TUKANG_CONFIG: {file} is not TOML"):
         load_settings()
 
 
