@@ -16,7 +16,7 @@ from sqlalchemy import Connection, and_, delete, func, insert, select, tuple_, u
 
 from api.database import Clock
 from api.expiry import holding_cursors
-from api.months import ensure_months
+from api.months import drop_month, ensure_months
 from api.problems import answer
 from api.process import here
 from api.tables import LEDGER_COUNTS, Record, commit_ids, commits, files, folded, ledger, topics
@@ -219,6 +219,7 @@ def folds(topic: str) -> Response:
         done += count
         if not count:
             break
+    drop_month(database)
     return answer(
         {
             "topic": topic,

@@ -13,16 +13,17 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import insert, select, text, update
+from sqlalchemy import delete, insert, select, text, update
 
 from api import migrations
 from api.app import create_app
 from api.database import Database, make_engine
 from api.migrate import REVISION, SchemaError, check, revision_of, upgrade, upgrade_at_start
-from api.months import ensure_months
+from api.months import drop_month, ensure_months
 from api.process import EXTENSION
 from api.settings import load
-from api.tables import commits, installation, metadata
+from api.tables import LEDGER_COUNTS, commits, installation, ledger, metadata
+from api.times import DAY_US
 from tests.api.maker import Maker
 
 
@@ -133,6 +134,30 @@ def test_months_are_made_ahead_and_strays_are_kept(postgres_url: str) -> None:
         assert connection.execute(
             select(commits.c.sequence).order_by(commits.c.sequence)
         ).scalars().all() == [1, 2]
+    database.dispose()
+
+
+@pytest.mark.slow
+def test_a_month_that_folding_emptied_is_dropped_once_it_is_long_over(postgres_url: str) -> None:
+    upgrade(load(database=postgres_url))
+    days = iter((60, 62, 90, 92, 92, 92, 92))
+    database = Database(make_engine(postgres_url), clock=lambda _: next(days) * DAY_US)
+    row = {"topic_id": 1, "lake_partition": 0, "sequence": 1, "committed_us": 0}
+    with database.write() as connection:
+        ensure_months(connection, 0)  # January to April of 1970
+        for name in LEDGER_COUNTS:
+            row[name] = 0
+        connection.execute(insert(ledger), [row])
+    # The day after January's end plus a month; January of the ledger holds a row.
+    dropped = [drop_month(database) for _ in range(5)]
+    assert dropped == ["commits_1970_01", None, "commits_1970_02", "ledger_1970_02", None]
+    with database.write() as connection:
+        connection.execute(delete(ledger))
+    assert drop_month(database) == "ledger_1970_01"
+    with database.write() as connection:
+        connection.execute(insert(ledger), [row])
+        where = connection.execute(text("SELECT tableoid::regclass::text FROM ledger")).scalar()
+    assert where == "ledger_default"  # what comes all the same has a place
     database.dispose()
 
 
