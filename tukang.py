@@ -80,12 +80,12 @@ def upkeep(once: bool) -> None:
     import asyncio
 
     from ingest.service import REFUSALS
-    from ingest.settings import SettingsWrong, load_settings
+    from ingest.settings import LakeSettings, SettingsWrong, load_settings
     from ingest.upkeep.run import serve
 
     log_to_stderr()
     with one_line(SettingsWrong, *REFUSALS):
-        asyncio.run(serve(load_settings(), once=once))
+        asyncio.run(serve(load_settings(LakeSettings), once=once))
 
 
 @main.command()
@@ -96,11 +96,11 @@ def expire(topics: tuple[str, ...], dry_run: bool) -> None:
     import asyncio
 
     from ingest.service import REFUSALS
-    from ingest.settings import SettingsWrong, load_settings
+    from ingest.settings import LakeSettings, SettingsWrong, load_settings
     from ingest.upkeep.commands import expire_now
 
     with one_line(SettingsWrong, *REFUSALS):
-        for line in asyncio.run(expire_now(load_settings(), topics, dry=dry_run)):
+        for line in asyncio.run(expire_now(load_settings(LakeSettings), topics, dry=dry_run)):
             click.echo(line)
 
 
@@ -112,11 +112,11 @@ def sweep(topics: tuple[str, ...], dry_run: bool) -> None:
     import asyncio
 
     from ingest.service import REFUSALS
-    from ingest.settings import SettingsWrong, load_settings
+    from ingest.settings import LakeSettings, SettingsWrong, load_settings
     from ingest.upkeep.commands import sweep_now
 
     with one_line(SettingsWrong, *REFUSALS):
-        for line in asyncio.run(sweep_now(load_settings(), topics, dry=dry_run)):
+        for line in asyncio.run(sweep_now(load_settings(LakeSettings), topics, dry=dry_run)):
             click.echo(line)
 
 
@@ -136,7 +136,7 @@ def erase(
     import asyncio
 
     from ingest.service import REFUSALS
-    from ingest.settings import SettingsWrong, duration_us, load_settings
+    from ingest.settings import LakeSettings, SettingsWrong, duration_us, load_settings
     from ingest.upkeep.erasing import NotFinished, erase_now, wanted_of
     from ingest.upkeep.matching import WhereWrong
 
@@ -144,7 +144,9 @@ def erase(
     with one_line(SettingsWrong, WhereWrong, NotFinished, ValueError, *REFUSALS):
         wanted = wanted_of(where, field, keys)
         wait_s = duration_us(wait) / 1_000_000
-        for line in asyncio.run(erase_now(load_settings(), topic, wanted, dry=dry_run, wait_s=wait_s)):
+        for line in asyncio.run(
+            erase_now(load_settings(LakeSettings), topic, wanted, dry=dry_run, wait_s=wait_s)
+        ):
             click.echo(line)
 
 
@@ -154,12 +156,12 @@ def rebuild() -> None:
     from api.rebuild import rebuild as make_again
     from api.settings import SettingsError, load
     from ingest.lake import LakeRefused, LakeUnavailable
-    from ingest.settings import SettingsWrong, load_settings
+    from ingest.settings import LakeSettings, SettingsWrong, load_settings
     from ingest.upkeep.rebuilding import NothingKept, kept_in_lake
 
     log_to_stderr()
     with one_line(SettingsError, SettingsWrong, LakeRefused, LakeUnavailable, NothingKept):
-        for line in make_again(load(), kept_in_lake(load_settings())):
+        for line in make_again(load(), kept_in_lake(load_settings(LakeSettings))):
             click.echo(line)
 
 
@@ -184,7 +186,7 @@ def migrate() -> None:
 @click.option("--erased", metavar="FIELD=VALUE", help="Instead: does any object of the topic still hold it?")
 def verify(topic: str | None, erased: str | None, **options: Any) -> None:
     """Prove that lake, ledger and Kafka agree. Exit code 0: complete, 1: something is wrong, 2: could not check."""
-    from ingest.settings import SettingsWrong, load_settings
+    from ingest.settings import LakeSettings, SettingsWrong, load_settings
     from ingest.verify import verify as prove
 
     if erased is not None:
@@ -193,7 +195,7 @@ def verify(topic: str | None, erased: str | None, **options: Any) -> None:
         from ingest.upkeep.matching import WhereWrong
 
         with one_line(SettingsWrong, WhereWrong, LakeRefused, LakeUnavailable):
-            lines, code = verify_erased(load_settings(), topic, erased)
+            lines, code = verify_erased(load_settings(LakeSettings), topic, erased)
             click.echo("\n".join(lines))
             sys.exit(code)
     with one_line(SettingsWrong):

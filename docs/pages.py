@@ -50,7 +50,10 @@ def page() -> str:
     return "".join(
         [
             HEAD,
-            _of_class("`tukang worker`, `upkeep`, `verify`", ingest.settings.Settings),
+            _of_class(
+                "`tukang worker`, `verify`; the broker's are not needed by others",
+                ingest.settings.Settings,
+            ),
             _of_class("`tukang api`, `migrate`", api.settings.ApiSettings),
             _of_class("Loaders", loaders.settings.LoaderSettings),
             TOPIC_HEAD,

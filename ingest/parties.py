@@ -11,7 +11,7 @@ from ingest.broker import BrokerSettings
 from ingest.catalog import Catalog, CatalogUnavailable, token_source
 from ingest.lake import Lake, LakeUnavailable
 from ingest.patience import growing_pauses
-from ingest.settings import Settings
+from ingest.settings import ApiSettings, LakeSettings, Settings
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def broker_of(settings: Settings) -> BrokerSettings:
     )
 
 
-def lake_of(settings: Settings) -> Lake:
+def lake_of(settings: LakeSettings) -> Lake:
     """The bucket and prefix of the lake."""
     return Lake(
         settings.bucket,
@@ -41,7 +41,7 @@ def lake_of(settings: Settings) -> Lake:
     )
 
 
-def catalog_of(settings: Settings) -> Catalog:
+def catalog_of(settings: ApiSettings) -> Catalog:
     """The API."""
     return Catalog(
         settings.api,

@@ -121,8 +121,53 @@ class ApiSettings(BaseSettings):
         return tuple(sources)
 
 
-class Settings(ApiSettings):
-    """The settings of `tukang worker`, `upkeep` and `verify`."""
+class LakeSettings(ApiSettings):
+    """Where the lake is as well: for what works on its objects and asks no broker (`upkeep`, `dead-letters`)."""
+
+    name: str = Field(
+        default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}",
+        description="The worker's name: stable over restarts keeps its partitions; never used by two at once.",
+    )
+    bucket: str = Field(description="The bucket of the lake.")
+    prefix: str = Field("", description="What all keys begin with, for example `lake/`.")
+    s3_endpoint: Url | None = Field(None, description="URL of an S3-compatible store; AWS's own by default.")
+    s3_sse: Literal["AES256", "aws:kms"] | None = Field(None, description="Encryption by the store.")
+    s3_kms_key: str | None = Field(None, description="The key of aws:kms.")
+
+    hash_key_file: ReadableFile | None = Field(
+        None,
+        description="A file with the key of `hash`ed paths, 16 bytes at least: the same for all workers, kept secret.",
+    )
+
+    memory: Size = Field(
+        ByteSize(1 << 30),
+        description="What is held at most: a worker publishes, then pauses, before it goes over. The process takes"
+        " more: about 250 MB, and half as much again of what it holds (thrice, at 64 MiB).",
+    )
+    flush_rows: int = Field(5_000_000, ge=1, description="Ready rows of a topic that are published at once.")
+    flush_bytes: Size = Field(
+        ByteSize(128_000_000), description="Ready bytes of a topic, in memory, that are published at once."
+    )
+    flush_age: Duration = Field(
+        timedelta(seconds=60), description="How long a record waits at most for company."
+    )
+
+    @model_validator(mode="after")
+    def _complete_lake(self) -> LakeSettings:
+        if self.prefix and not self.prefix.endswith("/"):
+            raise ValueError("TUKANG_PREFIX must end with /")
+        if self.hash_key_file is not None and len(self.hash_key or b"") < SHORTEST_KEY:
+            raise ValueError(f"TUKANG_HASH_KEY_FILE must hold {SHORTEST_KEY} bytes at least")
+        return self
+
+    @property
+    def hash_key(self) -> bytes | None:
+        """The key of hashed paths, if there is one; white space around it does not count."""
+        return None if self.hash_key_file is None else self.hash_key_file.read_bytes().strip()
+
+
+class Settings(LakeSettings):
+    """The settings of `tukang worker` and `verify`."""
 
     broker: Servers = Field(description="Bootstrap servers of Kafka: host:port, several separated by commas.")
     broker_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
@@ -146,45 +191,18 @@ class Settings(ApiSettings):
         timedelta(minutes=5), description="How often the broker is asked for new topics and partitions."
     )
 
-    name: str = Field(
-        default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}",
-        description="The worker's name: stable over restarts keeps its partitions; never used by two at once.",
-    )
     topics: str = Field(
         "^(?!__).+$",
         description="Topics to take: names, or patterns that begin with ^, separated by commas.",
     )
     group: str = Field("tukang", description="The consumer group; its workers share the partitions.")
 
-    bucket: str = Field(description="The bucket of the lake.")
-    prefix: str = Field("", description="What all keys begin with, for example `lake/`.")
-    s3_endpoint: Url | None = Field(None, description="URL of an S3-compatible store; AWS's own by default.")
-    s3_sse: Literal["AES256", "aws:kms"] | None = Field(None, description="Encryption by the store.")
-    s3_kms_key: str | None = Field(None, description="The key of aws:kms.")
-
-    hash_key_file: ReadableFile | None = Field(
-        None,
-        description="A file with the key of `hash`ed paths, 16 bytes at least: the same for all workers, kept secret.",
-    )
-
-    memory: Size = Field(
-        ByteSize(1 << 30),
-        description="What a worker may hold; it publishes, then pauses, before it goes over. The process takes more: "
-        "about 250 MB, and half as much again of what it holds (thrice, at 64 MiB).",
-    )
-    flush_rows: int = Field(5_000_000, ge=1, description="Ready rows of a topic that are published at once.")
-    flush_bytes: Size = Field(
-        ByteSize(128_000_000), description="Ready bytes of a topic, in memory, that are published at once."
-    )
-    flush_age: Duration = Field(
-        timedelta(seconds=60), description="How long a record waits at most for company."
-    )
     metrics: str | None = Field(
         None, description="host:port for the worker's Prometheus metrics; none by default."
     )
 
     @model_validator(mode="after")
-    def _complete(self) -> Settings:
+    def _complete_worker(self) -> Settings:
         if self.broker_protocol.startswith("SASL"):
             for key in ("broker_sasl_mechanism", "broker_username", "broker_password_file"):
                 if getattr(self, key) is None:
@@ -196,20 +214,11 @@ class Settings(ApiSettings):
                 "TUKANG_BROKER_CA and TUKANG_BROKER_CERT mean nothing with"
                 f" TUKANG_BROKER_PROTOCOL={self.broker_protocol}: set it to SSL or SASL_SSL"
             )
-        if self.prefix and not self.prefix.endswith("/"):
-            raise ValueError("TUKANG_PREFIX must end with /")
-        if self.hash_key_file is not None and len(self.hash_key or b"") < SHORTEST_KEY:
-            raise ValueError(f"TUKANG_HASH_KEY_FILE must hold {SHORTEST_KEY} bytes at least")
         try:
             re.compile(self.pattern)
         except re.error as error:
             raise ValueError(f"TUKANG_TOPICS is no valid pattern: {error}") from error
         return self
-
-    @property
-    def hash_key(self) -> bytes | None:
-        """The key of hashed paths, if there is one; white space around it does not count."""
-        return None if self.hash_key_file is None else self.hash_key_file.read_bytes().strip()
 
     @property
     def names(self) -> list[str]:

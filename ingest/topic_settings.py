@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ingest.batch import FlushRules
 from ingest.decode import DecodeRules
 from ingest.encode import PERIOD_US
-from ingest.settings import Settings, duration_us, size_bytes
+from ingest.settings import LakeSettings, duration_us, size_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class TopicSettings:
 
 
 def topic_settings(
-    version: int, values: Mapping[str, Any], own: Collection[str], environment: Settings
+    version: int, values: Mapping[str, Any], own: Collection[str], environment: LakeSettings
 ) -> TopicSettings:
     """From the API's answer. `own`: the names set on the topic itself."""
 

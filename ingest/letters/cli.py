@@ -13,14 +13,14 @@ import click
 
 from ingest.commands import one_line
 from ingest.letters.command import REFUSALS, export, list_, replay, sentence, show_one, wanted_of
-from ingest.settings import Settings, SettingsWrong, load_settings
+from ingest.settings import LakeSettings, SettingsWrong, load_settings
 
 
 @contextmanager
-def told() -> Iterator[Settings]:
+def told() -> Iterator[LakeSettings]:
     """The settings; refusals in one line, exit code 2."""
     with one_line(SettingsWrong, *REFUSALS):
-        yield load_settings()
+        yield load_settings(LakeSettings)
 
 
 def which(command: Callable[..., None]) -> Callable[..., None]:

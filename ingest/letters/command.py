@@ -19,7 +19,7 @@ from ingest.letters.find import Wanted, files_of, found, offsets_of
 from ingest.letters.replay import Outcome, Replay, ReplayRefused
 from ingest.parties import catalog_of, lake_of
 from ingest.position import time_from_text
-from ingest.settings import Settings
+from ingest.settings import LakeSettings
 
 REFUSALS = (
     CatalogRefused, CatalogUnavailable, CommitRefused, LakeRefused, LakeUnavailable, OSError, ReplayRefused,
@@ -48,7 +48,7 @@ def _time(text: str | None) -> int | None:
 
 
 @contextmanager
-def _inquiry(settings: Settings) -> Iterator[Inquiry]:
+def _inquiry(settings: LakeSettings) -> Iterator[Inquiry]:
     inquiry = Inquiry.of(settings)
     try:
         yield inquiry
@@ -56,14 +56,14 @@ def _inquiry(settings: Settings) -> Iterator[Inquiry]:
         inquiry.close()
 
 
-def list_(settings: Settings, topic: str, wanted: Wanted, *, limit: int, form: show.Form) -> None:
+def list_(settings: LakeSettings, topic: str, wanted: Wanted, *, limit: int, form: show.Form) -> None:
     """Prints the letters, oldest commit first."""
     with _inquiry(settings) as inquiry:
         files = files_of(inquiry, topic)
     show.listed(found(lake_of(settings), files, wanted), limit, form, sys.stdout)
 
 
-def show_one(settings: Settings, topic: str, wanted: Wanted) -> bool:
+def show_one(settings: LakeSettings, topic: str, wanted: Wanted) -> bool:
     """Prints the letters of one offset whole; False: there is none."""
     with _inquiry(settings) as inquiry:
         files = files_of(inquiry, topic)
@@ -75,14 +75,14 @@ def show_one(settings: Settings, topic: str, wanted: Wanted) -> bool:
     return any_shown
 
 
-def export(settings: Settings, topic: str, wanted: Wanted, folder: Path, form: show.ExportForm) -> int:
+def export(settings: LakeSettings, topic: str, wanted: Wanted, folder: Path, form: show.ExportForm) -> int:
     """Writes the letters' bytes below a folder; how many."""
     with _inquiry(settings) as inquiry:
         files = files_of(inquiry, topic)
     return show.exported(found(lake_of(settings), files, wanted), folder, form)
 
 
-def replay(settings: Settings, topic: str, wanted: Wanted, *, dry_run: bool) -> Outcome:
+def replay(settings: LakeSettings, topic: str, wanted: Wanted, *, dry_run: bool) -> Outcome:
     """Puts the letters that are events now through the steps."""
 
     async def run() -> Outcome:

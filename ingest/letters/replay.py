@@ -33,7 +33,7 @@ from ingest.letters.find import File, Wanted, read
 from ingest.position import time_from_text
 from ingest.publish import object_key
 from ingest.schema import TopicSchema, merge
-from ingest.settings import Settings
+from ingest.settings import LakeSettings
 from ingest.topic_settings import TopicSettings, topic_settings
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class Replay:
     inquiry: Inquiry
     catalog: Catalog
     lake: Lake
-    environment: Settings
+    environment: LakeSettings
     now_us: Callable[[], int]
     randbits: Callable[[int], int]
     name: str

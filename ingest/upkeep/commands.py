@@ -8,14 +8,14 @@ from contextlib import asynccontextmanager
 
 from ingest.catalog import CatalogRefused
 from ingest.parties import catalog_of, lake_of
-from ingest.settings import Settings
+from ingest.settings import LakeSettings
 from ingest.upkeep.run import Pace, Upkeep
 from ingest.upkeep.sweep import CatalogueStrange, ClocksApart
 
 SHOWN = 20
 
 
-async def expire_now(settings: Settings, topics: Sequence[str], *, dry: bool) -> list[str]:
+async def expire_now(settings: LakeSettings, topics: Sequence[str], *, dry: bool) -> list[str]:
     """A line for each topic: what expired, or would."""
     said = []
     async with by_hand(settings) as upkeep:
@@ -34,7 +34,7 @@ async def expire_now(settings: Settings, topics: Sequence[str], *, dry: bool) ->
     return said
 
 
-async def sweep_now(settings: Settings, topics: Sequence[str], *, dry: bool) -> list[str]:
+async def sweep_now(settings: LakeSettings, topics: Sequence[str], *, dry: bool) -> list[str]:
     """A line for each topic, and the first addresses: what was deleted, or would be."""
     said = []
     async with by_hand(settings) as upkeep:
@@ -64,7 +64,7 @@ async def sweep_now(settings: Settings, topics: Sequence[str], *, dry: bool) -> 
 
 
 @asynccontextmanager
-async def by_hand(settings: Settings) -> AsyncIterator[Upkeep]:
+async def by_hand(settings: LakeSettings) -> AsyncIterator[Upkeep]:
     """An upkeep that goes no rounds. Raises what `ingest.service.REFUSALS` says."""
     upkeep = Upkeep(settings, lake_of(settings), catalog_of(settings), Pace())
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ingest.catalog import Answer, CommitConflict
 from ingest.encode import PERIOD_US
 from ingest.parties import lake_of
-from ingest.settings import Settings
+from ingest.settings import LakeSettings
 from ingest.upkeep.commands import by_hand
 from ingest.upkeep.erase import Erased, Eraser, Hits, holding, portions
 from ingest.upkeep.matching import Wanted, WhereWrong, parse_where
@@ -36,7 +36,9 @@ def wanted_of(where: str | None, field: str | None, keys: Path | None) -> Wanted
     return Wanted(tuple(field.split(".")), values)
 
 
-async def erase_now(settings: Settings, topic: str, wanted: Wanted, *, dry: bool, wait_s: float) -> list[str]:
+async def erase_now(
+    settings: LakeSettings, topic: str, wanted: Wanted, *, dry: bool, wait_s: float
+) -> list[str]:
     """Lines to print. Raises NotFinished, and what `ingest.service.REFUSALS` says."""
     async with by_hand(settings) as upkeep:
         eraser = Eraser(upkeep.lake, upkeep.expirer.now_us, upkeep.expirer.randbits, settings.name)
@@ -139,7 +141,7 @@ class _Erasing:
         ]
 
 
-def verify_erased(settings: Settings, topic: str | None, where: str) -> tuple[list[str], int]:
+def verify_erased(settings: LakeSettings, topic: str | None, where: str) -> tuple[list[str], int]:
     """Lines and exit code: 0 no object of the topic that the store lists, nor version of one, holds the value."""
     if topic is None:
         raise WhereWrong("--erased needs a topic")

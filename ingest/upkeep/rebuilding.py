@@ -8,7 +8,7 @@ from typing import Any
 
 from ingest.encode import PERIOD_US
 from ingest.parties import lake_of
-from ingest.settings import Settings
+from ingest.settings import LakeSettings
 from ingest.upkeep.catalogue import read_copies
 from ingest.upkeep.footers import appends_beyond
 
@@ -17,7 +17,7 @@ class NothingKept(Exception):
     """The lake has no copy of a catalogue."""
 
 
-def kept_in_lake(settings: Settings) -> Iterator[Mapping[str, Any]]:
+def kept_in_lake(settings: LakeSettings) -> Iterator[Mapping[str, Any]]:
     """Each topic with `topic`, `state`, `commits`, `appends`, as the API's rebuild takes it. Raises NothingKept."""
     lake = lake_of(settings)
     lake.check()

@@ -19,7 +19,7 @@ from ingest.lake import Lake
 from ingest.parties import both_there, catalog_of, lake_of
 from ingest.position import time_from_text, time_to_text
 from ingest.schema import TopicSchema
-from ingest.settings import Settings, duration_us, size_bytes
+from ingest.settings import LakeSettings, duration_us, size_bytes
 from ingest.upkeep.catalogue import Copy
 from ingest.upkeep.claims import CLAIM_S, Claims
 from ingest.upkeep.expire import Expirer, covers, portions
@@ -50,7 +50,7 @@ class Pace:
 class Upkeep:
     """One upkeep process."""
 
-    def __init__(self, settings: Settings, lake: Lake, catalog: Catalog, pace: Pace) -> None:
+    def __init__(self, settings: LakeSettings, lake: Lake, catalog: Catalog, pace: Pace) -> None:
         self.catalog = catalog
         self.lake = lake
         self.pace = pace
@@ -204,7 +204,7 @@ def now_us() -> int:
     return time.time_ns() // 1000
 
 
-async def serve(settings: Settings, *, once: bool = False, pace: Pace | None = None) -> None:
+async def serve(settings: LakeSettings, *, once: bool = False, pace: Pace | None = None) -> None:
     """Goes round until SIGTERM; `once`: until nothing is due. Raises one of `service.REFUSALS`."""
     lake, catalog = lake_of(settings), catalog_of(settings)
     await both_there(lake, catalog)
