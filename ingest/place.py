@@ -240,14 +240,15 @@ def _put_all(slots: Slots, event: dict[str, Any]) -> tuple[Row, list[str]]:
     if slots.same:
         # Nearly all values stay where they are: a copy, and a look at each type.
         row = event.copy()
-        for name, value in event.items():
-            if type(value) is not exact(name):
-                del row[name]
-                slot = by_name(name)
-                if slot is None:
-                    rest.append(name)
-                elif value is not None:
-                    slot.put(row, value)
+        odd = [(name, value) for name, value in event.items() if type(value) is not exact(name)]
+        for name, _ in odd:  # all of them before the first sibling: a field may have that one's name
+            del row[name]
+        for name, value in odd:
+            slot = by_name(name)
+            if slot is None:
+                rest.append(name)
+            elif value is not None:
+                slot.put(row, value)
         return row, rest
     row = {}
     for name, value in event.items():
