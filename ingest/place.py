@@ -240,11 +240,13 @@ def _put_all(slots: Slots, event: dict[str, Any]) -> tuple[Row, list[str]]:
     if slots.same:
         # Nearly all values stay where they are: a copy, and a look at each type.
         row = event.copy()
-        odd = [(name, value) for name, value in event.items() if type(value) is not exact(name)]
-        for name, _ in odd:  # all of them before the first sibling: a field may have that one's name
-            del row[name]
-        for name, value in odd:
-            slot = by_name(name)
+        odd = []
+        for name, value in event.items():
+            if type(value) is not exact(name):
+                del row[name]
+                odd.append(name)
+        for name in odd:  # after all of them are out: a field may have the name of another's sibling
+            slot, value = by_name(name), event[name]
             if slot is None:
                 rest.append(name)
             elif value is not None:
