@@ -33,10 +33,13 @@ class Joined:
         wrong = joined.misshapen()
         if not len(wrong):
             return joined
+        bare = {row: values[row].strip(_WHITE) for row in wrong.tolist()}
+        changed = {row: value for row, value in bare.items() if len(value) != sizes[row]}
+        if not changed:
+            return joined
         stripped, sizes = list(values), sizes.copy()
-        for row in wrong.tolist():
-            stripped[row] = stripped[row].strip(_WHITE)
-            sizes[row] = len(stripped[row])
+        for row, value in changed.items():
+            stripped[row], sizes[row] = value, len(value)
         return cls._of(stripped, sizes)
 
     @classmethod
@@ -97,7 +100,7 @@ class Joined:
         return np.flatnonzero(np.bincount(rows, minlength=len(self)) > 1)
 
     def _found(self, pattern: re.Pattern[bytes]) -> Rows:
-        return np.fromiter((found.start() for found in pattern.finditer(self.data)), np.int64)
+        return np.fromiter(map(re.Match.start, pattern.finditer(self.data)), np.int64)
 
     def texts(self) -> pa.Array:
         """The records as strings of Arrow, without a copy; a line break at the end of each."""

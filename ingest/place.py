@@ -240,14 +240,17 @@ def _put_all(slots: Slots, event: dict[str, Any]) -> tuple[Row, list[str]]:
     if slots.same:
         # Nearly all values stay where they are: a copy, and a look at each type.
         row = event.copy()
+        odd = []
         for name, value in event.items():
             if type(value) is not exact(name):
                 del row[name]
-                slot = by_name(name)
-                if slot is None:
-                    rest.append(name)
-                elif value is not None:
-                    slot.put(row, value)
+                odd.append(name)
+        for name in odd:  # after all of them are out: a field may have the name of another's sibling
+            slot, value = by_name(name), event[name]
+            if slot is None:
+                rest.append(name)
+            elif value is not None:
+                slot.put(row, value)
         return row, rest
     row = {}
     for name, value in event.items():

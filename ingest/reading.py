@@ -176,7 +176,7 @@ class _Reading:
             piece, joined = _without(piece, joined, rows)
             if not len(piece):
                 return
-            if len(piece) > BLOCK:
+            if refused.why not in ("shape", "utf8") and len(piece) > BLOCK:  # not again all of it for nothing
                 for start in range(0, len(piece), BLOCK):
                     rows = np.arange(start, min(start + BLOCK, len(piece)))
                     self._read_piece(piece[rows], joined.only(rows), variant)

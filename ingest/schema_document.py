@@ -48,8 +48,10 @@ def _columns(own: Field, top: bool) -> list[dict[str, Any]]:
             reason = "widened" if column.claim is each.double else column.claim.reason
             columns.append(_column(name, sibling_name(column.name), "json", column.claim, reason or "type"))
             continue
-        reason = column.claim.reason
-        if each.kind == "number" and each.double is not None:
+        kind = each.kind
+        # (The claim of a column may be that of something below it, whose reason is not the column's.)
+        reason = column.claim.reason if kind is None else each.kinds[kind].reason
+        if kind == "number" and each.double is not None:
             reason = each.double.reason
         if each.retired:
             reason = "map"

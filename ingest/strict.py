@@ -82,7 +82,7 @@ class Reader:
         except RecursionError:
             value, end = read_deep(text, start)
         else:
-            if text.count("{") + text.count("[") > CUT and _too_deep(value):
+            if len(text) > 2 * CUT and text.count("{") + text.count("[") > CUT and _too_deep(value):
                 value, end = read_deep(text, start)
         if end != len(text) and _WHITE.match(text, end).end() != len(text):  # type: ignore[union-attr]
             at = _WHITE.match(text, end).end()  # type: ignore[union-attr]

@@ -7,7 +7,6 @@ values that Python's own would lose something of. No parser and no type of a col
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -160,14 +159,14 @@ def id_text(value: Any) -> str | None:
     return str(value) if type(value) is int else None
 
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False)
 _encode = _encoder.encode
 _quoted: Callable[[str], str] = json.encoder.encode_basestring
 
 
-def _escaped(found: re.Match[str]) -> str:
-    return f"\\u{ord(found[0]):04x}"
+def _escaped(text: str) -> str:
+    """Lone surrogates, which alone UTF-8 cannot hold, as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 # By type, without the encoder's detours: these are nearly all that siblings hold.
@@ -177,7 +176,7 @@ _SIMPLE: Mapping[type, Callable[[Any], str]] = {
     float: repr,
     bool: lambda value: "true" if value else "false",
     Number: lambda value: value.text,
-    Broken: lambda value: _SURROGATE.sub(_escaped, _quoted(value.text)),
+    Broken: lambda value: _escaped(_quoted(value.text)),
 }
 
 
@@ -190,7 +189,7 @@ def text_of(value: Any) -> str:
         text = _encode(value)
     except TypeError:  # one of the four above is in it
         text = "".join(_pieces(value))
-    return text if text.isascii() else _SURROGATE.sub(_escaped, text)
+    return text if text.isascii() else _escaped(text)
 
 
 def doubled_text(values: Iterable[Any]) -> str:

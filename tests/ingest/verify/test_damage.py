@@ -2,70 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import re
 import threading
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from confluent_kafka import Producer
 
 from ingest.position import no_offsets
 from ingest.verify import verify
-from tests.ingest.small_lake import NOON_US, SmallLake, reencoded, rows, sha256, small_lake
-from tests.stack.kafka import Kafka
-from tests.stack.store import Bucket
+from tests.ingest.small_lake import NOON_US, SmallLake, reencoded, rows, sha256
+from tests.ingest.verify.conftest import Check, codes, documented
 
 pytestmark = pytest.mark.slow
 
-Found = list[dict[str, Any]]
-Check = Callable[..., tuple[int, Found]]
-
-
-@pytest.fixture
-def lake(tmp_path: Path, kafka: Kafka, bucket: Bucket) -> Iterator[SmallLake]:
-    """Three commits over two partitions, with all that can become of a record."""
-    with small_lake(tmp_path, kafka, bucket) as made:
-        made.append((0, 100), (1, 50), duplicates=3, dead=2, late=4, carry=5)
-        made.append((0, 60), carry=2)
-        made.append((1, 40), dead=1)
-        yield made
-
-
-@pytest.fixture
-def check(lake: SmallLake, capsys: pytest.CaptureFixture[str]) -> Check:
-    """Runs verify: exit code, and findings without the held back (there always are some)."""
-
-    def run(**options: Any) -> tuple[int, Found]:
-        code = verify(lake.settings, as_json=True, **options)
-        topics = json.loads(capsys.readouterr().out)["topics"]
-        found = {each["code"] for topic in topics for each in topic["findings"]}
-        assert found <= documented(), "docs/verify.md names every code"
-        return code, [each for topic in topics for each in topic["findings"] if each["code"] != "held_back"]
-
-    return run
-
-
-def documented() -> set[str]:
-    """The codes of the table in docs/verify.md."""
-    page = Path(__file__).parents[2] / "docs" / "verify.md"
-    cells = [line.split("|")[1] for line in page.read_text().splitlines() if line.startswith("| `")]
-    return set(re.findall(r"`(\w+)`", " ".join(cells)))
-
 
 def test_the_page_names_only_codes_that_exist() -> None:
-    package = Path(__file__).parents[2] / "ingest" / "verify"
+    package = Path(__file__).parents[3] / "ingest" / "verify"
     source = "".join(each.read_text() for each in package.glob("*.py"))
     assert not [code for code in documented() if f'"{code}"' not in source]
-
-
-def codes(found: Found) -> set[str]:
-    return {each["code"] for each in found}
 
 
 @pytest.mark.parametrize("deep", [False, True])
@@ -346,90 +302,6 @@ def test_only_files_of_the_range_are_looked_at(lake: SmallLake, check: Check) ->
     assert check(start="2026-01-02") == (0, [])
 
 
-def test_a_ledger_that_is_behind_the_log_is_complete_unless_asked_otherwise(
-    lake: SmallLake, check: Check, capsys: pytest.CaptureFixture[str]
-) -> None:
-    lake.append((0, 1))
-    assert check(caught_up=True) == (0, [])
-    lake.send(1, 7)
-    code, [finding] = check()
-    assert (code, finding["code"], finding["lake_partition"], finding["offsets"]) == (
-        0,
-        "behind",
-        1,
-        [90, 97],
-    )
-    assert check(caught_up=True)[0] == 1
-    assert verify(lake.settings, caught_up=True) == 1
-    assert capsys.readouterr().out.splitlines()[-1] == "wrong: 1 findings"
-
-
-def test_what_is_held_back_is_behind_too(lake: SmallLake, capsys: pytest.CaptureFixture[str]) -> None:
-    assert verify(lake.settings, as_json=True, caught_up=True) == 1
-    [topic] = json.loads(capsys.readouterr().out)["topics"]
-    assert topic["behind"] == 2
-    assert [(each["code"], each["offsets"]) for each in topic["findings"]] == [("held_back", [158, 160])]
-
-
-def test_an_open_transaction_is_said_and_does_not_count_as_behind(lake: SmallLake, check: Check) -> None:
-    lake.append((0, 1))
-    producer = Producer({**lake.kafka.settings.confluent_config(), "transactional.id": lake.topic})
-    producer.init_transactions(30)
-    producer.begin_transaction()
-    producer.produce(lake.topic, b"{}", partition=1)
-    producer.flush(30)
-    code, [finding] = check(caught_up=True)
-    producer.abort_transaction(30)
-    assert (code, finding["code"], finding["lake_partition"]) == (0, "open_transaction", 1)
-
-
-def test_records_that_the_source_deleted_before_they_were_read_are_found(
-    lake: SmallLake, check: Check
-) -> None:
-    lake.send(1, 20)
-    lake.kafka.delete_records(lake.topic, 100, partition=1)
-    lake.kafka.delete_records(lake.topic, 159, partition=0)
-    code, found = check()
-    assert code == 1
-    lost = {each["lake_partition"]: each["offsets"] for each in found if each["code"] == "lost_at_source"}
-    assert lost == {0: [158, 159], 1: [90, 100]}
-
-
-def test_another_life_of_the_topic_is_found(lake: SmallLake, check: Check) -> None:
-    lake.sql("UPDATE ledger SET broker_topic_id = 'another'")
-    code, [finding] = check()
-    assert (code, finding["code"]) == (1, "new_life")
-
-
-def test_a_log_that_ends_before_the_position_is_found(lake: SmallLake, check: Check) -> None:
-    lake.append((1, 30), send=False)  # the ledger knows records that the broker has lost
-    code, [finding] = check()
-    assert (code, finding["code"], finding["lake_partition"], finding["offsets"]) == (
-        1,
-        "truncated",
-        1,
-        [90, 120],
-    )
-
-
-def test_a_topic_that_the_broker_has_no_more_is_compared_without_it(lake: SmallLake, check: Check) -> None:
-    lake.kafka.delete(lake.topic)
-    code, [finding] = check()
-    assert (code, finding["grade"], finding["code"]) == (0, "note", "source_gone")
-
-
-def test_a_gap_that_nobody_accepted_is_found(lake: SmallLake, check: Check) -> None:
-    lake.append((0, 1))
-    lake.send(0, 10)
-    lake.publish(
-        [lake.next_line(0, 10, written=6, lost=4, lost_ranges=[(161, 165)])], rows(0, range(165, 171))
-    )
-    code, [finding] = check()
-    assert (code, finding["code"]) == (1, "gap")
-    lake.sql("UPDATE topics SET gap_sequence = NULL")  # accepted
-    assert check() == (0, [])
-
-
 def test_a_topic_is_pinned_to_one_sequence_while_workers_go_on(lake: SmallLake, check: Check) -> None:
     stop = threading.Event()
 
@@ -449,151 +321,7 @@ def test_a_topic_is_pinned_to_one_sequence_while_workers_go_on(lake: SmallLake, 
         worker.join()
 
 
-def test_damage_outweighs_what_could_not_be_checked(
-    lake: SmallLake, check: Check, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lake.append((0, 10), send=False)
-    monkeypatch.setattr("ingest.verify.source.Source.behind", lambda *_: {0: "unknown"})
-    code, [finding] = check()
-    assert (code, finding["grade"]) == (2, "unchecked")
-    lake.delete(lake.files()[0])
-    assert check()[0] == 1
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"api": "http://127.0.0.1:9"}, "the API at http://127.0.0.1:9/v1/ does not answer"),
-        ({"broker": "127.0.0.1:9"}, "no server of the broker answers"),
-        ({"bucket": "no-such-bucket"}, "the bucket does not exist"),
-        ({"s3_endpoint": "http://127.0.0.1:9"}, "Could not connect to the endpoint"),
-    ],
-    ids=["API", "broker", "bucket", "store"],
-)
-def test_what_is_away_cannot_be_checked_and_is_no_damage(
-    lake: SmallLake, capsys: pytest.CaptureFixture[str], changes: dict[str, str], says: str
-) -> None:
-    lake.delete(lake.files()[0])
-    assert verify(lake.settings.model_copy(update=changes)) == 2
-    said = capsys.readouterr()
-    assert says in " ".join(said.err.split())
-    assert "complete" not in said.out
-
-
-def test_an_unknown_topic_or_time_cannot_be_checked(
-    lake: SmallLake, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert verify(lake.settings, "nobody") == 2
-    assert verify(lake.settings, start="yesterday") == 2
-    err = " ".join(capsys.readouterr().err.split())
-    assert "There is no topic nobody" in err
-    assert "'yesterday' is no time: write it like 2026-01-31" in err
-
-
 def test_times_of_the_files_are_compared_with_their_statistics(lake: SmallLake, check: Check) -> None:
     lake.sql("UPDATE files SET lowest_us = ? WHERE added_sequence = 2", NOON_US - 1)
     code, [finding] = check()
     assert (code, finding["code"]) == (1, "footer")
-
-
-@pytest.fixture
-def sealed(lake: SmallLake) -> SmallLake:
-    """The lake after upkeep: all rows in one sealed file, less two duplicates; the old objects are swept."""
-    old = lake.files()
-    lake.replace(*old, drop=[3, 200])
-    lake.append((0, 10))
-    lake.sql(f"UPDATE files SET swept_us = 1 WHERE id IN ({', '.join(str(file['id']) for file in old)})")
-    for file in old:
-        lake.delete(file)
-    return lake
-
-
-@pytest.mark.parametrize("deep", [False, True])
-def test_a_lake_after_upkeep_is_complete(sealed: SmallLake, check: Check, deep: bool) -> None:
-    assert len(sealed.files()) == 2
-    assert check(deep=deep) == (0, [])
-
-
-@pytest.mark.parametrize(
-    ("assignment", "says"),
-    [
-        ("rows_in = rows_in + 1", "came into the replace"),
-        ("rows_in = rows_in + 1, rows_out = rows_out + 1", "the files have"),
-        ("duplicates = duplicates - 1, rows_out = rows_out + 1", "its deletes name 2 rows"),
-        ("erased = 1, rows_out = rows_out - 1", "has no erased"),
-    ],
-)
-def test_a_changed_line_of_upkeep_is_found(
-    sealed: SmallLake, check: Check, assignment: str, says: str
-) -> None:
-    sealed.sql(f"UPDATE ledger SET {assignment} WHERE sequence = 4 AND lake_partition = 0")
-    code, found = check()
-    assert code == 1
-    assert any(
-        says in each["text"] and each["sequence"] == 4 for each in found if each["code"] == "sum_broken"
-    )
-
-
-def test_a_deletes_file_must_be_there_as_long_as_the_history(sealed: SmallLake, check: Check) -> None:
-    [deletes] = [file for file in sealed.commits()[3]["add"] if file["what"] == "deletes"]
-    sealed.delete(deletes)
-    code, [finding] = check()
-    assert (code, finding["code"], finding["file"]) == (1, "object_missing", deletes["url"])
-
-
-def test_a_sealed_row_that_also_stands_in_a_fresh_file_is_found_by_deep(
-    sealed: SmallLake, check: Check
-) -> None:
-    sealed.send(1, 4)
-    sealed.publish([sealed.next_line(1, 4)], rows(1, [90, 91, 92, 20]))
-    code, found = check(deep=True)
-    assert code == 1
-    [twice] = [each for each in found if each["code"] == "row_twice"]
-    assert (twice["lake_partition"], twice["offsets"]) == (1, [20, 21])
-
-
-def test_what_was_held_back_when_a_topic_began_anew_is_lost_in_the_ledger(
-    lake: SmallLake, check: Check, capsys: pytest.CaptureFixture[str]
-) -> None:
-    lake.http.post(f"/topics/{lake.topic}/accept-reset", json={"from": "earliest"}).raise_for_status()
-    code, found = check()
-    assert (code, codes(found)) == (1, {"gap", "behind"})
-    lake.http.post(f"/topics/{lake.topic}/accept-gap").raise_for_status()
-    assert verify(lake.settings, as_json=True) == 0
-    [topic] = json.loads(capsys.readouterr().out)["topics"]
-    assert topic["lost"] == 2
-
-
-@pytest.fixture
-def folded(sealed: SmallLake) -> SmallLake:
-    """The sealed lake, grown old: all of it is folded but the commits that come now."""
-    long = 500 * 86_400_000_000
-    for table in ("commits", "ledger", "commit_ids"):
-        sealed.sql(f"UPDATE {table} SET committed_us = committed_us - {long}")
-    assert sealed.http.post(f"/topics/{sealed.topic}/folds").raise_for_status().json()["commits"] == 5
-    sealed.append((0, 20), (1, 10), carry=1)
-    return sealed
-
-
-@pytest.mark.parametrize("deep", [False, True])
-def test_a_lake_whose_history_is_folded_is_complete(folded: SmallLake, check: Check, deep: bool) -> None:
-    code, found = check(deep=deep)
-    # The object of the folded `deletes` waits for the sweep.
-    assert (code, [(each["code"], "/deletes/" in each["file"]) for each in found]) == (0, [("orphan", True)])
-
-
-@pytest.mark.parametrize(
-    ("change", "code"),
-    [
-        ("UPDATE folded SET written = written - 1 WHERE lake_partition = 0", "ledger_line"),
-        ("UPDATE folded SET carried_in = 1, written = written + 1 WHERE lake_partition = 0", "chain_broken"),
-        (f"UPDATE folded SET from_version = '{'ab' * 16}' WHERE lake_partition = 0", "chain_broken"),
-        ("DELETE FROM folded WHERE lake_partition = 1", "chain_broken"),
-        ("UPDATE folded SET written = written - 1, duplicates = duplicates + 1", "live_set"),
-    ],
-)
-def test_a_changed_folded_line_is_found(folded: SmallLake, check: Check, change: str, code: str) -> None:
-    folded.sql(change)
-    exit_code, found = check()
-    assert exit_code == 1
-    assert code in {each["code"] for each in found}
