@@ -181,6 +181,7 @@ def migrate() -> None:
     log_to_stderr()
     with one_line(SettingsError):
         upgrade(load())
+        click.echo("The database is as this release wants it.")
 
 
 @main.command()

@@ -35,7 +35,7 @@ Answer = Mapping[str, Any]
 def status(settings: ApiSettings, *, as_json: bool = False, now: datetime | None = None) -> int:
     """Prints topics, loaders and workers. Returns 0, or 2 when the API could not be asked."""
     try:
-        inquiry = Inquiry.of(settings)
+        inquiry = Inquiry.of(settings, timeout_s=15)
         try:
             topics, loaders, workers = inquiry.topics(), inquiry.loaders(), inquiry.workers()
         finally:

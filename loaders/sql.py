@@ -217,7 +217,7 @@ def _answer(connection: duckdb.DuckDBPyConnection, query: str, form: Form, topic
     except duckdb.CatalogException as error:
         known = ", ".join(map(quoted, topics)) or "none yet"
         raise SqlRefused(
-            f"{_first_line(error)}. Topics: {known}; its dead letters are TOPIC{DEAD_LETTERS}."
+            f"{_first_line(error).rstrip('.!')}. Topics: {known}; its dead letters are TOPIC{DEAD_LETTERS}."
         ) from error
     except duckdb.Error as error:
         raise SqlRefused(str(error)) from error
@@ -241,7 +241,7 @@ def _show(answer: duckdb.DuckDBPyRelation) -> None:
     rows = answer.project(casts)
     found = rows.fetchmany(SHOWN + 1)
     for row in found[:SHOWN]:
-        table.add_row(*(Text(value or "") for value in row))
+        table.add_row(*(Text("NULL", style="dim") if value is None else Text(value) for value in row))
     console = printer(sys.stdout)
     console.print(fitted(table, console))
     if len(found) > SHOWN:
