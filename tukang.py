@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, Literal
 
 import click
 
-from ingest.commands import loaders, one_line, topics
+from ingest.commands import loaders, one_line, show, topics
 
 
 def log_to_stderr() -> None:
@@ -36,8 +37,14 @@ def log_to_stderr() -> None:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(importlib.metadata.version("tukang"), prog_name="tukang")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Every event from Kafka, once and in order, as typed Parquet on S3; and the API that proves it."""
+    if context.invoked_subcommand != "demo":  # which reads no setting
+        from deploy.keys import misspelt
+
+        for line in misspelt(os.environ):
+            click.echo(f"warning: {line}", err=True)
 
 
 def service(name: str) -> Callable[[Callable[[], None]], click.Command]:
@@ -174,6 +181,7 @@ def migrate() -> None:
     log_to_stderr()
     with one_line(SettingsError):
         upgrade(load())
+        click.echo("The database is as this release wants it.")
 
 
 @main.command()
@@ -251,14 +259,21 @@ def tokens_create(name: str, scopes: tuple[str, ...], patterns: tuple[str, ...],
 
 @tokens.command("list")
 def tokens_list() -> None:
-    """Name, scopes and end of each token."""
+    """Name, scopes, topics and end of each token."""
     from api.settings import SettingsError, load
     from api.tokens import list_all
 
     with one_line(SettingsError):
-        for token in list_all(load()):
-            end = token["revoked_at"] or token["expires_at"] or "no end"
-            click.echo(f"{token['name']}\t{','.join(token['scopes'])}\t{end}")
+        found = (
+            (
+                token["name"],
+                ",".join(token["scopes"]),
+                ",".join(token["topics"] or ()) or "all",
+                f"revoked {token['revoked_at']}" if token["revoked_at"] else token["expires_at"],
+            )
+            for token in list_all(load())
+        )
+        show("tokens", ("token", "scopes", "topics", "end"), found)
 
 
 @tokens.command("rotate")

@@ -84,7 +84,7 @@ def create_topic() -> Response:
         note(
             connection, database.clock(connection), "create_topic", topic=asked["topic"], after=settings
         )  # fmt: skip
-        return show(connection, find_topic(connection, asked["topic"]), 201)
+        return _shown_or_undone(connection, asked["topic"], 201)
 
 
 @blueprint.get("/v1/topics/<topic>")
@@ -125,7 +125,16 @@ def patch_topic(topic: str) -> Response:
                 connection, here().database.clock(connection), "patch_topic", topic=topic,
                 before={name: row.settings.get(name) for name in changes}, after=changes,
             )  # fmt: skip
-        return show(connection, find_topic(connection, topic))
+        return _shown_or_undone(connection, topic, 200)
+
+
+def _shown_or_undone(connection: Connection, topic: str, status: int) -> Response:
+    """The topic as it is now; with `dry_run` as it would be, and everything that the transaction did is taken back."""
+    dry = "dry_run" in query()
+    shown = show(connection, find_topic(connection, topic), 200 if dry else status)
+    if dry:
+        connection.rollback()
+    return shown
 
 
 def _set_paused(topic: str, *, paused: bool) -> Response:

@@ -4,18 +4,20 @@ The order of things is here; the parts are in `deploy/local.py`, the events in `
 the end in `deploy/show.py`.
 """
 
+import os
 import signal
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import httpx
 import pyarrow as pa
 from rich.console import Console
@@ -59,9 +61,9 @@ class Played:
 
 
 def demo(*, once: bool, keep: str | None, console: Console | None = None) -> int:
-    """Play the demo; returns the exit code of `tukang verify`. Raises DemoFailed."""
+    """Play the demo; returns the exit code of `tukang verify`, or 128 and the signal's number. Raises DemoFailed."""
     console = console or Console(highlight=False, width=None if sys.stdout.isatty() else 100)
-    with _signals_interrupt():
+    with _one_signal_interrupts() as caught:
         try:
             return _demo(console, stay=console.is_terminal and not once, keep=keep)
         except (StackError, PublishError, FileNotFoundError) as error:
@@ -69,13 +71,17 @@ def demo(*, once: bool, keep: str | None, console: Console | None = None) -> int
         except httpx.HTTPError as error:
             raise DemoFailed(f"The demo stopped: the API did not answer as it should: {error}") from error
         except KeyboardInterrupt:
-            raise DemoFailed("The demo was interrupted; everything it started is stopped.") from None
+            sys.stderr.write("The demo was interrupted; everything it started is stopped.\n")
+            return 128 + (caught or [signal.SIGINT])[0]  # as a shell says of a program that a signal ended
 
 
 def _demo(console: Console, *, stay: bool, keep: str | None) -> int:
     folder = _folder(keep)
-    with ExitStack() as everything, ThreadPoolExecutor(1) as pool:
-        prepared = pool.submit(_prepare)
+    # What reads the flights is interrupted with everything else, and only then waited for.
+    with ThreadPoolExecutor(1) as pool, ExitStack() as everything:
+        database = duckdb.connect()
+        prepared = pool.submit(_prepare, database)
+        everything.callback(database.interrupt)
         stack = everything.enter_context(Stack(folder, topics=",".join(flights.TOPICS), remove=keep is None))
         _start(console, stack)
         played = _play(console, stack, prepared)
@@ -101,8 +107,8 @@ def _folder(keep: str | None) -> Path:
     return folder
 
 
-def _prepare() -> tuple[pa.Table, list[flights.Sent]]:
-    sent = {topic: flights.sent(events) for topic, events in flights.happened().items()}
+def _prepare(database: duckdb.DuckDBPyConnection) -> tuple[pa.Table, list[flights.Sent]]:
+    sent = {topic: flights.sent(events) for topic, events in flights.happened(database).items()}
     records = flights.interleaved({topic: table for topic, (table, _) in sent.items()})
     return records, [each for _, each in sent.values()]
 
@@ -144,30 +150,49 @@ def _play(console: Console, stack: Stack, prepared: Future[Any]) -> Played:
         bars = [
             progress.add_task(name, total=records.num_rows) for name in ("sent to the broker", "in the lake")
         ]
+        stopped = threading.Event()
+
+        def told(count: int) -> None:
+            if stopped.is_set():
+                raise PublishError("interrupted")
+            progress.advance(bars[0], count)
+
         began = time.monotonic()
-        sending = pool.submit(publish, stack.bootstrap, records, lambda n: progress.advance(bars[0], n))
-        read_after = moved = began
-        while True:
-            before = watch.total("commits")
-            watch.look()
-            stack.check()
-            if sending.done():
-                sending.result()
-            now = time.monotonic()
-            if watch.total("commits") > before:
-                moved = now
-            elif now - moved > STALL_SECONDS:
-                logs = "".join(part.tail(10) for part in stack.parts if part.name in ("api", "worker"))
-                raise StackError(f"nothing was committed for {STALL_SECONDS} s.{logs}")
-            consumed, held_back = watch.total("consumed"), watch.held_back
-            if consumed < records.num_rows:
-                read_after = now
-            progress.update(bars[1], completed=consumed - held_back)
-            if consumed >= records.num_rows and held_back == 0:
-                break
-            time.sleep(0.1)
+        sending = pool.submit(publish, stack.bootstrap, records, told)
+        try:
+            read_after = _watched(
+                stack, watch, sending, records.num_rows, lambda n: progress.update(bars[1], completed=n)
+            )
+        finally:
+            stopped.set()  # else an interrupted demo would send all the rest first
     size = int(pa.compute.sum(pa.compute.binary_length(records["value"])).as_py())
     return Played(sent, watch, read_after - began, size)
+
+
+def _watched(
+    stack: Stack, watch: Watch, sending: Future[None], records: int, told: Callable[[int], None]
+) -> float:
+    """Waits until all records are in the lake; when the last one was read, by the monotonic clock."""
+    read_after = moved = time.monotonic()
+    while True:
+        before = watch.total("commits")
+        watch.look()
+        stack.check()
+        if sending.done():
+            sending.result()
+        now = time.monotonic()
+        if watch.total("commits") > before:
+            moved = now
+        elif now - moved > STALL_SECONDS:
+            logs = "".join(part.tail(10) for part in stack.parts if part.name in ("api", "worker"))
+            raise StackError(f"nothing was committed for {STALL_SECONDS} s.{logs}")
+        consumed, held_back = watch.total("consumed"), watch.held_back
+        if consumed < records:
+            read_after = now
+        told(consumed - held_back)
+        if consumed >= records and held_back == 0:
+            return read_after
+        time.sleep(0.1)
 
 
 def _stay(console: Console, stack: Stack, played: Played) -> None:
@@ -181,22 +206,28 @@ def _stay(console: Console, stack: Stack, played: Played) -> None:
                 live.update(show.pulse(stack, played, time.monotonic() - began))
                 time.sleep(1)
     except KeyboardInterrupt:
-        console.print("stopping ...")
+        return
 
 
 @contextmanager
-def _signals_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the demo as Ctrl-C does, so that everything is stopped in order."""
+def _one_signal_interrupts() -> Iterator[list[int]]:
+    """SIGINT, SIGTERM and SIGHUP interrupt the demo; while it stops, more of them change nothing. Gives the first."""
+    caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield caught
         return
 
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+    def interrupt(number: int, _: object) -> None:
+        if not caught:
+            caught.append(number)
+            os.write(2, b"stopping ...\n")  # a stream may be in the middle of a write
+            raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     try:
-        yield
+        yield caught
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -47,9 +47,12 @@ class Sent:
         return self.events + self.copies + self.broken + self.empty
 
 
-def happened() -> dict[str, pa.Table]:
-    """Per topic the events in the order in which they happened: `key`, `value` (JSON), `timestamp` (ms UTC)."""
-    database = duckdb.connect()
+def happened(database: duckdb.DuckDBPyConnection | None = None) -> dict[str, pa.Table]:
+    """Per topic the events in the order in which they happened: `key`, `value` (JSON), `timestamp` (ms UTC).
+
+    `database`: an empty one to work in, which somebody else may interrupt.
+    """
+    database = database or duckdb.connect()
     database.execute("SET TimeZone = 'UTC'")
     for name, table in _source().items():
         database.register(name, table)

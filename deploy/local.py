@@ -22,7 +22,10 @@ from deploy.seaweedfs import SeaweedFS
 from deploy.tansu import Tansu
 
 NEEDED_BYTES = 1_000_000_000
-"""Free space below which a stack does not start: SeaweedFS stops writing when its disk is nearly full."""
+"""Free space below which a stack does not start."""
+
+FULL_SHARE = 0.01
+"""Of a disk: SeaweedFS writes no more when less of it is free."""
 
 
 class Stack:
@@ -77,12 +80,13 @@ class Stack:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not os.access(self.folder, os.W_OK):
                 raise PermissionError(13, "not writable")
-            free = shutil.disk_usage(self.folder).free
+            disk = shutil.disk_usage(self.folder)
         except OSError as error:
             raise StackError(f"the folder {self.folder} cannot be used: {error.strerror}.") from error
-        if free < self._needed_bytes:
+        needed = self._needed_bytes + disk.total * FULL_SHARE
+        if disk.free < needed:
             raise StackError(
-                f"{self.folder} has {free / 1e9:.1f} GB free, and the stack wants {self._needed_bytes / 1e9:.0f} GB:"
+                f"{self.folder} has {disk.free / 1e9:.1f} GB free, and the stack wants {needed / 1e9:.1f} GB:"
                 f" make room, or choose a folder on another disk."
             )
         self._open.enter_context(self._ward)
@@ -107,7 +111,13 @@ class Stack:
         self._start(self._tukang("worker", ready=ready))
 
     def check(self) -> None:
-        """Raise StackError if a part that was started runs no longer."""
+        """Raise StackError if a part that was started runs no longer, or the disk is full."""
+        disk = shutil.disk_usage(self.folder)
+        if disk.free < disk.total * FULL_SHARE:
+            raise StackError(
+                f"the disk of {self.folder} is full ({disk.free / 1e6:.0f} MB free), and SeaweedFS writes no more:"
+                f" make room, or choose a folder on another disk."
+            )
         for part in self.parts:
             if not part.alive():
                 raise StackError(f"{part.name} ended, and should not have.{part.tail()}")
@@ -129,6 +139,8 @@ class Stack:
         path = self.folder / "environment"
         path.touch(mode=0o600)
         lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self.environment.items()]
+        # `make run` installs into an environment of the clone, which nobody has on the path.
+        lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"\n')
         path.write_text("".join(lines))
         return path
 

@@ -21,7 +21,8 @@ HEAD = """\
 # Settings
 
 Each service is told by environment variables, or by a TOML file that `TUKANG_CONFIG` names (the same names without
-`TUKANG_`, in lower case); the environment wins. A wrong value ends the start and names its key.
+`TUKANG_`, in lower case); the environment wins. A wrong value ends the start and names its key. A key that no part of
+Tukang knows is ignored, with a warning that names the nearest one.
 
 Durations are written `500ms`, `2s`, `15min`, `1h`, `7d`, sizes `512MiB` or `128MB`; lists are separated by commas.
 Credentials of the object store come in boto3's usual ways.
@@ -34,7 +35,23 @@ TOPIC_HEAD = """
 
 Kept by the API and changed while workers run: for one topic with `PATCH /v1/topics/{topic}`, for all whose name
 matches a pattern with `PUT /v1/defaults/{name}`. A topic's own value wins over the worker's environment, that over
-defaults by pattern. `GET /v1/topics/{topic}?explain` says which rule set each value.
+defaults by pattern. `GET /v1/topics/{topic}?explain` and `tukang topics settings TOPIC` say which rule set each value.
+
+As code, they stand in a TOML file with a table for each topic:
+
+```
+[orders]
+event_id = ["order.id"]
+lateness = "5min"
+
+["payments.eu"]
+retention = "90d"
+```
+
+`tukang topics apply FILE` makes the topics that are not there, brings the others to exactly these settings (one that is
+not named goes back to its default), and prints each change; topics that the file does not name stay as they are. When
+one setting is wrong it says so and changes nothing. `--dry-run` says what would change, `--confirm` is wanted where
+retention becomes less than half of what it was.
 
 | setting | default | |
 |---|---|---|

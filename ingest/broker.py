@@ -164,6 +164,8 @@ def _refusal(settings: BrokerSettings, error: Exception) -> str | None:
         return f"TLS failed ({error.reason or error}): see TUKANG_BROKER_PROTOCOL and TUKANG_BROKER_CERT"
     if isinstance(error, errors.UnsupportedSaslMechanismError):
         return f"it does not offer TUKANG_BROKER_SASL_MECHANISM={settings.sasl_mechanism}"
+    if isinstance(error, errors.IllegalSaslStateError):
+        return f"nobody logs in at this port: is TUKANG_BROKER_PROTOCOL={settings.protocol} right for it?"
     if isinstance(error, errors.AuthenticationFailedError | errors.SaslAuthenticationFailed | ValueError):
         return (
             f"wrong user name or password for user {settings.username!r}:"

@@ -237,7 +237,7 @@ class Catalog:
             answer = await self._client.request(method, path, json=body, headers=headers)
         except httpx.TransportError as error:
             raise CatalogUnavailable(
-                f"{method} {self._client.base_url}: {type(error).__name__} {error}"
+                f"{method} {self._client.base_url}: {type(error).__name__} {error}; is TUKANG_API right?"
             ) from error
         if answer.status_code >= 500 or answer.status_code == 429:
             raise CatalogUnavailable(f"{method} {path} answered {answer.status_code}")

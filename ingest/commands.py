@@ -6,7 +6,7 @@ Programs are imported when their command runs, so that one does not wait for the
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,14 @@ def operator() -> Iterator[Any]:
         yield Operator(load_settings(ApiSettings))
 
 
+def show(what: str, headings: Sequence[str], rows: Iterable[Sequence[str | int | None]]) -> None:
+    """A list on stdout; that there is nothing to list is said on stderr, so that a program reads an empty list."""
+    from ingest.printer import listed
+
+    found = list(listed(headings, rows))
+    click.echo("\n".join(found) if found else f"No {what} yet.", err=not found)
+
+
 @click.group()
 def topics() -> None:
     """Topics: settings, pause, resume, accept a gap or a reset."""
@@ -44,8 +52,8 @@ def topics() -> None:
 def topics_list() -> None:
     """Name, state and rows of each topic."""
     with operator() as api:
-        for topic in api.topics():
-            click.echo(f"{topic['topic']}\t{topic['state']}\t{topic['rows']}")
+        found = ((topic["topic"], topic["state"], topic["rows"]) for topic in api.topics())
+        show("topics", ("topic", "state", "rows"), found)
 
 
 @topics.command("settings")
@@ -96,10 +104,13 @@ def topics_accept_reset(topic: str, start: str) -> None:
 @topics.command("apply")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--dry-run", is_flag=True, help="Say what would change.")
-def topics_apply(file: Path, dry_run: bool) -> None:
-    """Settings as code: bring topics to those of a TOML file."""
+@click.option(
+    "--confirm", is_flag=True, help="Also cut retention by more than half, or what a loader waits for."
+)
+def topics_apply(file: Path, dry_run: bool, confirm: bool) -> None:
+    """Settings as code: bring topics to those of a TOML file, or change nothing and say why."""
     with operator() as api:
-        for line in api.apply(file, dry_run=dry_run):
+        for line in api.apply(file, dry_run=dry_run, confirm=confirm):
             click.echo(line)
 
 
@@ -110,23 +121,31 @@ def loaders() -> None:
 
 @loaders.command("list")
 def loaders_list() -> None:
-    """Each loader in a line. Name, topics behind, commits and rows to load, and whether retention waits for it."""
+    """Each loader in a line. How far it is behind, and whether retention waits for it."""
     with operator() as api:
-        for each in api.loaders():
-            waits = "hold" if each["hold"] else "-"
-            behind = each["behind"] + each["unstarted"]
-            click.echo(f"{each['name']}\t{behind}\t{each['lag_commits']}\t{each['lag_rows']}\t{waits}")
+        found = (
+            (
+                each["name"],
+                each["behind"] + each["unstarted"],
+                each["lag_commits"],
+                each["lag_rows"],
+                "waits" if each["hold"] else "-",
+            )
+            for each in api.loaders()
+        )
+        show("loaders", ("loader", "topics behind", "commits behind", "rows behind", "retention"), found)
 
 
 @loaders.command("show")
 @click.argument("loader")
 def loaders_show(loader: str) -> None:
-    """Each topic of a loader in a line. Its cursor, the head, rows to load, since when the next commit waits."""
+    """Each topic of a loader in a line. Its cursor, the head, and since when the next commit waits."""
     with operator() as api:
-        for each in api.cursors(loader):
-            cursor = "-" if each["sequence"] is None else each["sequence"]
-            rows = "-" if each["lag_rows"] is None else each["lag_rows"]
-            click.echo(f"{each['topic']}\t{cursor}\t{each['head']}\t{rows}\t{each['waiting_since'] or '-'}")
+        found = (
+            (each["topic"], each["sequence"], each["head"], each["lag_rows"], each["waiting_since"])
+            for each in api.cursors(loader)
+        )
+        show("topics", ("topic", "cursor", "head", "rows behind", "waiting since"), found)
 
 
 @loaders.command("hold")

@@ -34,6 +34,11 @@ class HistoryFolded(Exception):
         self.oldest = oldest
 
 
+def _may_pass(error: BaseException) -> bool:
+    """Who has not answered for so long will not when asked again at once: nobody is to wait four times for it."""
+    return isinstance(error, CatalogUnavailable) and not isinstance(error.__cause__, httpx.ReadTimeout)
+
+
 class Inquiry:
     """A reader of the API. `token` is called for each request, so that a token can rotate."""
 
@@ -44,6 +49,7 @@ class Inquiry:
         *,
         ca: str | None = None,
         tries: int = 4,
+        timeout_s: float = 60.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         """`transport` stands in for the network, for tests that have the application in the same process."""
@@ -51,18 +57,20 @@ class Inquiry:
         self._tries = tries
         self._client = httpx.Client(
             base_url=f"{url.rstrip('/')}/v1",
-            timeout=60.0,
+            timeout=timeout_s,
             verify=ssl.create_default_context(cafile=ca) if ca else True,
             transport=transport,
         )
 
     @classmethod
-    def of(cls, settings: ApiSettings) -> Inquiry:
+    def of(cls, settings: ApiSettings, timeout_s: float = 60.0) -> Inquiry:
         """The API that the settings name."""
         from ingest.catalog import token_source
 
         ca = str(settings.api_ca) if settings.api_ca else None
-        return cls(settings.api, token_source(settings.token, settings.token_file), ca=ca)
+        return cls(
+            settings.api, token_source(settings.token, settings.token_file), ca=ca, timeout_s=timeout_s
+        )
 
     def close(self) -> None:
         self._client.close()
@@ -138,7 +146,7 @@ class Inquiry:
 
     def _get(self, path: str, asked: dict[str, Any] | None = None) -> Answer:
         tries = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(CatalogUnavailable),
+            retry=tenacity.retry_if_exception(_may_pass),
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
             stop=tenacity.stop_after_attempt(self._tries),
             reraise=True,

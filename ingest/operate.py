@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,6 +22,18 @@ Answer = dict[str, Any]
 
 class NotThere(CatalogRefused):
     """There is none of that name, or the token may not see it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """One request that brings a topic to its settings, and what is said of it."""
+
+    topic: str
+    method: str
+    path: str
+    body: Answer
+    headers: dict[str, str]
+    lines: list[str]
 
 
 class Operator:
@@ -48,32 +61,51 @@ class Operator:
         explained: Answer = answer["explained"]
         return explained
 
-    def apply(self, file: Path, *, dry_run: bool) -> Iterator[str]:
+    def apply(self, file: Path, *, dry_run: bool, confirm: bool = False) -> Iterator[str]:
         """Brings topics to the settings of a TOML file (a table for each topic); a line for each change.
 
-        A setting of a topic that its table does not name goes back to the defaults.
+        A setting of a topic that its table does not name goes back to the defaults. All is tried first: when one
+        change would be refused, none is made. `confirm`: also changes of retention that want a second word.
         """
-        for topic, wanted in _tables(file).items():
+        planned = [self._planned(topic, wanted, confirm) for topic, wanted in _tables(file).items()]
+        refused = []
+        for each in planned:
             try:
-                now = self._ask("GET", f"/topics/{quote(topic, safe='')}")
-            except NotThere:
-                yield f"{topic}: new, with {len(wanted)} settings"
-                if not dry_run:
-                    self._ask("POST", "/topics", json={"topic": topic, "settings": wanted})
-                continue
-            own = {name: now["settings"][name] for name in now["settings_own"]}
-            changes = {
-                name: wanted.get(name) for name in {*own, *wanted} if own.get(name) != wanted.get(name)
-            }
-            for name, value in sorted(changes.items()):
-                yield f"{topic}: {name} = {own.get(name, '(default)')} -> {'(default)' if value is None else value}"
-            if changes and not dry_run:
-                self._ask(
-                    "PATCH",
-                    f"/topics/{quote(topic, safe='')}",
-                    json={"settings": changes},
-                    headers={"If-Match": f'"{now["settings_version"]}"'},
-                )
+                self._make(each, dry_run=True)
+            except CatalogRefused as refusal:
+                refused.append(f"{each.topic}: {refusal}")
+        if refused:
+            raise CatalogRefused("\n".join([*refused, "Nothing was changed."]))
+        for each in planned:
+            if not dry_run:
+                try:
+                    self._make(each, dry_run=False)
+                except (CatalogRefused, CatalogUnavailable) as error:  # since it was tried
+                    raise type(error)(
+                        f"{each.topic}: {error} What is said above is changed; --dry-run says what is not."
+                    ) from error
+            yield from each.lines
+
+    def _planned(self, topic: str, wanted: Answer, confirm: bool) -> _Planned:
+        try:
+            now = self._ask("GET", f"/topics/{quote(topic, safe='')}")
+        except NotThere:
+            line = f"{topic}: new, with {len(wanted)} settings"
+            return _Planned(topic, "POST", "/topics", {"topic": topic, "settings": wanted}, {}, [line])
+        own = {name: now["settings"][name] for name in now["settings_own"]}
+        changes = {name: wanted.get(name) for name in {*own, *wanted} if own.get(name) != wanted.get(name)}
+        lines = [
+            f"{topic}: {name} = {own.get(name, '(default)')} -> {'(default)' if value is None else value}"
+            for name, value in sorted(changes.items())
+        ]
+        body = {"settings": changes} | ({"confirm": True} if confirm else {})
+        seen = {"If-Match": f'"{now["settings_version"]}"'}
+        return _Planned(topic, "PATCH", f"/topics/{quote(topic, safe='')}", body, seen, lines)
+
+    def _make(self, planned: _Planned, *, dry_run: bool) -> None:
+        if planned.lines:
+            tried = {"dry_run": ""} if dry_run else {}
+            self._ask(planned.method, planned.path, json=planned.body, headers=planned.headers, params=tried)
 
     def loaders(self) -> Iterator[Answer]:
         """All loaders, by name, with how far behind they are."""

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from ingest.catalog import CatalogRefused, CatalogUnavailable
 from ingest.inquiry import Inquiry
-from ingest.printer import printer
+from ingest.printer import fitted, printer
 from ingest.settings import ApiSettings
 
 COLOURS = {
@@ -35,7 +35,7 @@ Answer = Mapping[str, Any]
 def status(settings: ApiSettings, *, as_json: bool = False, now: datetime | None = None) -> int:
     """Prints topics, loaders and workers. Returns 0, or 2 when the API could not be asked."""
     try:
-        inquiry = Inquiry.of(settings)
+        inquiry = Inquiry.of(settings, timeout_s=15)
         try:
             topics, loaders, workers = inquiry.topics(), inquiry.loaders(), inquiry.workers()
         finally:
@@ -64,11 +64,11 @@ def show(
             "No topic yet: a worker brings the topics that TUKANG_TOPICS names, or `tukang topics` makes one."
         )
         return
-    console.print(_topics(topics, now))
+    console.print(fitted(_topics(topics, now), console))
     if loaders:
-        console.print(_loaders(loaders, now))
+        console.print(fitted(_loaders(loaders, now), console))
     if workers:
-        console.print(_workers(workers, now))
+        console.print(fitted(_workers(workers, now), console))
     for topic in topics:
         if topic["todo"] or (topic["state"] == "running" and topic["reason"] not in (None, "running")):
             console.print(
@@ -126,7 +126,7 @@ def _table(*names: str) -> Table:
     table = Table(box=box.SIMPLE_HEAVY)
     left = {"topic", "loader", "worker", "state", "fresh until", "complete until", "version"}
     for name in names:
-        table.add_column(name, justify="left" if name in left else "right", overflow="fold")
+        table.add_column(name, justify="left" if name in left else "right")
     return table
 
 

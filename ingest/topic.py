@@ -31,6 +31,8 @@ from ingest.topic_settings import TopicSettings
 
 log = logging.getLogger(__name__)
 
+SAID = 8  # lake partitions of a commit that the log names: there may be hundreds
+
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
@@ -252,7 +254,10 @@ class Topic:
             answer["sequence"],
             sum(line.written for line in cut.lines),
             len(files),
-            ", ".join(f"{line.lake_partition}:{line.from_offset}-{line.to_offset}" for line in cut.lines),
+            ", ".join(
+                f"{line.lake_partition}:{line.from_offset}-{line.to_offset}" for line in cut.lines[:SAID]
+            )
+            + (f" and {len(cut.lines) - SAID} more" if len(cut.lines) > SAID else ""),
         )
         if self.settings.error_mode == "suspend" and any(line.dead_letters for line in cut.lines):
             self.stop("suspended", _first_letter(cut, answer["sequence"]))

@@ -179,7 +179,12 @@ class Feed:
     def registration(self) -> Registration | None:
         """What the API knows of this loader; None: it is not registered."""
         answer = self._ask("GET", self._own())
-        return None if answer.status_code == 404 else self._registered(self._sound(answer))
+        # Any other server has no such page either: only Tukang's 404 says that the loader is not registered.
+        return (
+            None
+            if answer.status_code == 404 and _of_tukang(answer)
+            else self._registered(self._sound(answer))
+        )
 
     def waiting(self, wait: int = 0) -> list[str]:
         """Topics with commits that this loader has not told of yet, longest waiting first: one poll for all of them."""
@@ -298,12 +303,17 @@ class Feed:
         return tries(self._once, method, path, **request)
 
     def _once(self, method: str, path: str, **request: Any) -> httpx.Response:
-        token = self._token()
+        try:
+            token = self._token()
+        except OSError as error:  # whoever renews the file may be at it
+            raise FeedUnavailable(f"the token cannot be read: {error}") from error
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
             answer = self._http.request(method, path, headers=headers, **request)
         except httpx.TransportError as error:
-            raise FeedUnavailable(f"{self._http.base_url}: {type(error).__name__} {error}") from error
+            raise FeedUnavailable(
+                f"{self._http.base_url}: {type(error).__name__} {error}; is TUKANG_API right?"
+            ) from error
         if answer.status_code >= 500 or answer.status_code == 429:
             raise FeedUnavailable(f"{method} {path} answered {answer.status_code}")
         return answer
@@ -312,13 +322,12 @@ class Feed:
     def _sound(answer: httpx.Response) -> dict[str, Any]:
         if answer.is_success and not answer.content:
             return {}
-        try:
-            problem = dict(answer.json())
-        except (ValueError, TypeError):
+        if not _of_tukang(answer):
             raise FeedError(
                 f"{answer.request.method} {answer.request.url}: {answer.status_code}, and not by Tukang's API;"
                 " is TUKANG_API right?"
-            ) from None
+            )
+        problem: dict[str, Any] = answer.json()
         if answer.is_success:
             return problem
         if answer.status_code == 410:
@@ -331,6 +340,12 @@ class Feed:
             else ""
         )
         raise FeedError(f"{what}: {said}{cure}")
+
+
+def _of_tukang(answer: httpx.Response) -> bool:
+    """Whether the answer is of the kind that the contract promises; whoever else listens there sends another."""
+    kind = answer.headers.get("content-type", "").partition(";")[0]
+    return bool(kind == ("application/json" if answer.is_success else "application/problem+json"))
 
 
 def _gone(problem: dict[str, Any]) -> Gone:

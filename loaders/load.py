@@ -110,6 +110,12 @@ def _names(feed: Feed, registration: Registration) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def _say_waiting(state: tenacity.RetryCallState) -> None:
+    """One line: a database says more than one."""
+    why = " ".join(str(state.outcome and state.outcome.exception()).split())
+    log.warning("waiting, next try in %.1f s: %s", state.next_action.sleep if state.next_action else 0, why)
+
+
 class _Work:
     """One process of a loader."""
 
@@ -180,14 +186,15 @@ class _Work:
             retry=tenacity.retry_if_exception_type((WarehouseAway, ObjectGone)),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=10),
             stop=stop,
-            before_sleep=tenacity.before_sleep_log(log, logging.WARNING),
+            before_sleep=_say_waiting,
             reraise=True,
         )
         with tempfile.TemporaryDirectory(prefix="tukang-load-") as folder:
             try:
                 return tries(self._once, topic, Path(folder))
             except WarehouseAway as error:
-                raise WarehouseRefused(f"The warehouse was away for {self._patience_s} s: {error}") from error
+                why = " ".join(str(error).split())
+                raise WarehouseRefused(f"The warehouse was away for {self._patience_s} s: {why}") from error
 
     def _once(self, topic: str, folder: Path) -> bool:
         cursor = self._warehouse.cursor(topic)

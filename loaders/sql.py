@@ -17,11 +17,11 @@ import botocore.session
 import duckdb
 from botocore.exceptions import BotoCoreError
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from loaders.feed import Feed, FeedError, FeedUnavailable, Gone
+from loaders.printer import fitted, printer
 from loaders.run import SYSTEM
 from loaders.settings import LoaderSettings, SettingsWrong, load_settings
 from loaders.shape import List, Struct, Type, literal, quoted, write_type
@@ -217,7 +217,7 @@ def _answer(connection: duckdb.DuckDBPyConnection, query: str, form: Form, topic
     except duckdb.CatalogException as error:
         known = ", ".join(map(quoted, topics)) or "none yet"
         raise SqlRefused(
-            f"{_first_line(error)}. Topics: {known}; its dead letters are TOPIC{DEAD_LETTERS}."
+            f"{_first_line(error).rstrip('.!')}. Topics: {known}; its dead letters are TOPIC{DEAD_LETTERS}."
         ) from error
     except duckdb.Error as error:
         raise SqlRefused(str(error)) from error
@@ -236,15 +236,14 @@ def _show(answer: duckdb.DuckDBPyRelation) -> None:
             "DECIMAL",
             "UBIGINT",
         }
-        table.add_column(name, justify="right" if number else "left", overflow="fold")
+        table.add_column(Text(name), justify="right" if number else "left")
     casts = ", ".join(f"CAST(#{i + 1} AS VARCHAR)" for i in range(len(answer.columns)))
     rows = answer.project(casts)
     found = rows.fetchmany(SHOWN + 1)
     for row in found[:SHOWN]:
-        table.add_row(*(Text(value or "") for value in row))
-    # Nobody looks at 80 columns of a file or a pipe, and figures must not be broken there.
-    console = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
-    console.print(table)
+        table.add_row(*(Text("NULL", style="dim") if value is None else Text(value) for value in row))
+    console = printer(sys.stdout)
+    console.print(fitted(table, console))
     if len(found) > SHOWN:
         console.print(f"... and more rows than {SHOWN:,}: --format csv or json has all.")
 

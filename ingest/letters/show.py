@@ -13,7 +13,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from ingest.printer import printer
+from ingest.printer import fitted, printer
 
 Form = Literal["table", "json"]
 ExportForm = Literal["ndjson", "raw"]
@@ -44,7 +44,7 @@ def listed(tables: Iterable[pa.Table], limit: int, form: Form, out: IO[str]) -> 
         ("lake partition", "right"), ("offset", "right"), ("timestamp", "left"), ("reason", "left"),
         ("at byte", "right"), ("bytes", "right"), ("text", "left"),
     ):  # fmt: skip
-        shown.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+        shown.add_column(name, justify=justify)  # type: ignore[arg-type]
     for row in rows:
         shown.add_row(
             str(row["lake_partition"]),
@@ -55,7 +55,7 @@ def listed(tables: Iterable[pa.Table], limit: int, form: Form, out: IO[str]) -> 
             "" if row["bytes"] is None else f"{row['bytes']:,}",
             Text(row["text"]),
         )
-    console.print(shown)
+    console.print(fitted(shown, console))
     if more:
         console.print(f"... and more than {limit:,}: --limit shows them, filters say which.")
 

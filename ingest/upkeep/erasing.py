@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,8 +15,10 @@ from ingest.parties import lake_of
 from ingest.settings import LakeSettings
 from ingest.upkeep.commands import by_hand
 from ingest.upkeep.erase import Erased, Eraser, Hits, holding, portions
-from ingest.upkeep.matching import Wanted, WhereWrong, parse_where
+from ingest.upkeep.matching import Wanted, WhereWrong, not_a_column, parse_where
 from ingest.upkeep.run import Upkeep
+
+log = logging.getLogger(__name__)
 
 LOOK_AGAIN_S = 1.0
 
@@ -42,6 +45,9 @@ async def erase_now(
     """Lines to print. Raises NotFinished, and what `ingest.service.REFUSALS` says."""
     async with by_hand(settings) as upkeep:
         eraser = Eraser(upkeep.lake, upkeep.expirer.now_us, upkeep.expirer.randbits, settings.name)
+        columns = (await upkeep.catalog.schema(topic))["columns"]
+        if warning := not_a_column(columns, wanted):
+            log.warning("%s: %s", topic, warning)
         if dry:
             _, files = await upkeep.catalog.live(topic)
             return _foreseen(topic, await asyncio.to_thread(eraser.scan, files, wanted))

@@ -7,11 +7,13 @@ and value; that text may be broken JSON, so it is matched, not parsed.
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -48,6 +50,25 @@ def parse_where(text: str) -> Wanted:
         )
     value = match[2].replace("''", "'") if match[2] is not None else match[3]
     return Wanted(tuple(match[1].split(".")), (value,))
+
+
+def not_a_column(columns: Sequence[Mapping[str, Any]], wanted: Wanted) -> str | None:
+    """What to tell who names a field that no event has had as a column: that, and which one may be meant."""
+    paths = list(_paths(columns))
+    if wanted.field in paths or wanted.field.startswith("_"):
+        return None
+    near = [path for path in paths if path.rpartition(".")[2] == wanted.path[-1]]
+    near = near or difflib.get_close_matches(wanted.field, paths, 1)
+    meant = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"no event had a column {wanted.field}, so only text and dead letters are searched{meant}"
+
+
+def _paths(columns: Sequence[Mapping[str, Any]], before: str = "") -> Iterator[str]:
+    for column in columns:
+        path = f"{before}{column['column']}"
+        yield path
+        if isinstance(column["type"], Mapping) and "struct" in column["type"]:
+            yield from _paths(column["type"]["struct"], f"{path}.")
 
 
 def columns_to_read(schema: pa.Schema, wanted: Wanted) -> list[str]:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from ingest.printer import fitted
 from ingest.verify.finding import Finding, Verdict, verdict
 
 SHOWN = 20  # findings of one code and topic that are printed; --json has all
@@ -89,12 +90,7 @@ def as_text(
         "behind",
         "found",
     ):
-        table.add_column(
-            name,
-            justify="left" if name in ("topic", "found") else "right",
-            no_wrap=name == "topic",
-            overflow="fold",  # a figure without its end is another one
-        )
+        table.add_column(name, justify="left" if name in ("topic", "found") else "right")
     for report in reports:
         said = verdict(report.findings, caught_up=caught_up)
         grades = Counter(finding.grade for finding in report.findings)
@@ -110,7 +106,7 @@ def as_text(
         )
         colour = {"complete": "green", "wrong": "red", "unchecked": "yellow"}[said]
         table.add_row(report.topic, *(f"{figure:,}" for figure in figures), behind, Text(words, style=colour))
-    console.print(table)
+    console.print(fitted(table, console))
     for report in reports:
         _findings(report, console)
     which = " with rows of that time" if ranged else ""

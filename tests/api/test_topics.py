@@ -104,6 +104,22 @@ def test_settings_change_only_under_the_version_named(world: World) -> None:
     assert (taken_away["settings"]["lateness"], taken_away["settings_own"]) == ("1min", [])
 
 
+def test_a_dry_run_answers_like_the_change_and_changes_nothing(world: World) -> None:
+    world.maker()
+    dry = {"query_string": {"dry_run": ""}}
+    before = world.get("/topics/orders")
+    told = world.send("PATCH", "/topics/orders", {"settings": {"lateness": "2s"}}, **dry)
+    assert told["settings"]["lateness"] == "2s"
+    world.send("PATCH", "/topics/orders", {"settings": {"lateness": "soon"}}, 422, **dry)
+    assert world.get("/topics/orders")["settings_version"] == before["settings_version"]
+    assert world.get("/topics/orders")["settings"] == before["settings"]
+    new = {"topic": "new", "settings": {"lateness": "2s"}}
+    assert world.send("POST", "/topics", new, **dry)["settings_own"] == ["lateness"]
+    world.get("/topics/new", 404)
+    world.send("POST", "/topics", new, 201)
+    world.send("POST", "/topics", new, 409, **dry)
+
+
 def test_defaults_by_pattern_hold_by_priority_and_are_explained(world: World) -> None:
     world.maker("orders.eu")
     before = world.get("/topics/orders.eu")["settings_version"]

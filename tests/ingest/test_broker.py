@@ -105,6 +105,15 @@ def test_a_refusal_says_what_to_mend(
 
 
 @pytest.mark.slow
+def test_a_port_at_which_nobody_logs_in_is_said(secure_kafka: Kafka) -> None:
+    settings = replace(
+        secure_kafka.secure, servers=secure_kafka.settings.servers, protocol="SASL_PLAINTEXT", ca=None
+    )
+    with pytest.raises(BrokerRefused, match="is TUKANG_BROKER_PROTOCOL=SASL_PLAINTEXT right for it"):
+        asyncio.run(knock(settings))
+
+
+@pytest.mark.slow
 def test_a_broker_that_hangs_up_is_taken_for_one_that_is_spoken_to_wrongly(secure_kafka: Kafka) -> None:
     plain, secure, mutual = secure_kafka.settings, secure_kafka.secure, secure_kafka.mutual
     for settings, said in (

@@ -44,10 +44,29 @@ def test_settings_are_applied_from_a_file_after_a_dry_run(services: Services) ->
     assert "lateness = 1h\t(topic)" in tukang(services, "topics", "settings", "orders")
 
 
+def test_a_file_with_one_wrong_setting_changes_nothing(services: Services) -> None:
+    services.create("orders")
+    file = services.folder / "topics.toml"
+    file.write_text('[orders]\nlateness = "1h"\n[payments]\nlatness = "1h"\n[refunds]\nperiod = "year"\n')
+    for arguments in (["--dry-run"], []):
+        said = tukang(services, "topics", "apply", str(file), *arguments, code=2).splitlines()
+        assert [line.partition(":")[0] for line in said] == ["payments", "refunds", "Nothing was changed."]
+    assert services.get("/topics/orders")["settings_own"] == []
+
+
+def test_retention_is_cut_only_with_a_second_word(services: Services) -> None:
+    services.create("orders", retention="90d from commit")
+    file = services.folder / "topics.toml"
+    file.write_text('[orders]\nretention = "7d from commit"\n')
+    assert "`confirm`" in tukang(services, "topics", "apply", str(file), code=2)
+    tukang(services, "topics", "apply", str(file), "--confirm")
+    assert services.get("/topics/orders")["settings"]["retention"] == "7d from commit"
+
+
 def test_a_topic_is_paused_and_resumed(services: Services) -> None:
     services.create("orders")
     assert tukang(services, "topics", "pause", "orders") == "orders: paused\n"
-    assert "orders\tpaused" in tukang(services, "topics", "list")
+    assert tukang(services, "topics", "list").split() == ["topic", "state", "rows", "orders", "paused", "0"]
     assert tukang(services, "topics", "resume", "orders") == "orders: unknown\n"
 
 
@@ -55,10 +74,16 @@ def test_loaders_are_listed_held_and_removed(services: Services) -> None:
     services.create("orders")
     told = {"topics": ["orders"], "from": "earliest", "mirror_expiry": True}
     services.http.put("/loaders/dwh", json=told).raise_for_status()
-    assert tukang(services, "loaders", "list") == "dwh\t0\t0\t0\t-\n"
+    assert tukang(services, "loaders", "list").splitlines() == [
+        "loader  topics behind  commits behind  rows behind  retention",
+        "dwh                 0               0            0  -",
+    ]
     assert tukang(services, "loaders", "hold", "dwh") == "dwh: hold\n"
-    assert tukang(services, "loaders", "list") == "dwh\t0\t0\t0\thold\n"
-    assert tukang(services, "loaders", "show", "dwh") == "orders\t0\t0\t0\t-\n"
+    assert tukang(services, "loaders", "list").split()[-1] == "waits"
+    assert tukang(services, "loaders", "show", "dwh").splitlines() == [
+        "topic   cursor  head  rows behind  waiting since",
+        "orders       0     0            0  -",
+    ]
     held = services.get("/loaders/dwh")
     assert {name: held[name] for name in told} == told
     tukang(services, "loaders", "release", "dwh")

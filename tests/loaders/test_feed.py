@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,18 @@ def test_a_loader_that_begins_now_loads_what_comes_after_its_registration(
 def test_an_unknown_topic_is_said_in_words(feed: Feed) -> None:
     with pytest.raises(FeedError, match=r"nobody.*404"):
         feed.files("nobody")
+
+
+def test_a_server_that_is_not_the_api_is_said_at_once_and_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)  # 404 to GET, 501 to PUT
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("TUKANG_API", f"http://127.0.0.1:{server.server_port}")
+    with pytest.raises(FeedError, match=r"404, and not by Tukang's API; is TUKANG_API right\?"):
+        load(f"duckdb:///{tmp_path}/w.duckdb", "dwh", [], follow=True)
+    server.shutdown()
+    server.server_close()
 
 
 def test_an_api_that_is_away_is_asked_until_it_is_back_or_patience_ends(

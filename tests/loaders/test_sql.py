@@ -70,7 +70,7 @@ def test_json_and_csv_keep_types_and_hold_every_row(ask: Ask) -> None:
 
 def test_a_table_for_a_person_shows_values_as_they_are(ask: Ask) -> None:
     out = ask("SELECT 1.50::DECIMAL(9,2) AS price, '[red]x' AS text, NULL AS none, {'a': [1]} AS s", "table")
-    assert [word in out for word in ("price", "1.50", "[red]x", "{'a': [1]}")] == [True] * 4
+    assert [word in out for word in ("price", "1.50", "[red]x", "NULL", "{'a': [1]}")] == [True] * 5
     out = ask("FROM range(2000)", "table")
     assert "999" in out
     assert "... and more rows than 1,000" in out

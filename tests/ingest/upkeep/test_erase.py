@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.upkeep.erasing import NotFinished, erase_now, verify_erased, wanted_of
-from ingest.upkeep.matching import Wanted, WhereWrong, hits, parse_where
+from ingest.upkeep.matching import Wanted, WhereWrong, hits, not_a_column, parse_where
 from tests.ingest.rows import table
 from tests.ingest.small_lake import NOON_US, SmallLake, dead_rows, small_lake
 from tests.stack.store import Bucket
@@ -43,6 +43,25 @@ def test_where_is_a_field_and_a_value(text: str, path: tuple[str, ...], value: s
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(WhereWrong):
         parse_where(text)
+
+
+@pytest.mark.parametrize(
+    ("field", "said"),
+    [
+        ("flight.carrier", None),
+        ("_key", None),
+        ("carrier", "did you mean flight.carrier?"),
+        ("flight.carier", "did you mean flight.carrier?"),
+        ("customer", "only text and dead letters are searched"),
+    ],
+)
+def test_a_field_that_is_no_column_is_told_with_the_one_that_may_be_meant(
+    field: str, said: str | None
+) -> None:
+    flight = {"struct": [{"column": "carrier", "type": "string"}, {"column": "number", "type": "integer"}]}
+    columns = [{"column": "id", "type": "string"}, {"column": "flight", "type": flight}]
+    told = not_a_column(columns, Wanted(tuple(field.split(".")), ("x",)))
+    assert said is None if told is None else said is not None and said in told
 
 
 def found(array: pa.Array, name: str, wanted: Wanted) -> list[int]:
