@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.upkeep.erasing import NotFinished, erase_now, verify_erased, wanted_of
-from ingest.upkeep.matching import Wanted, WhereWrong, hits, parse_where
+from ingest.upkeep.matching import Wanted, WhereWrong, hits, may_hold, parse_where
 from tests.ingest.rows import table
 from tests.ingest.small_lake import NOON_US, SmallLake, dead_rows, small_lake
 from tests.stack.store import Bucket
@@ -71,6 +71,33 @@ def test_a_value_is_found_wherever_the_event_was_kept() -> None:
     assert found(lists, "things", wanted) == [1, 3]
     dead = pa.array([b'{"id": 42', b"\xff", b'\xff{"id":42,', b'{"id": 42000', b'"id":"\xc3\xa9\\"x"'])
     assert found(dead, "_value", wanted) == [0, 2, 4]
+
+
+def test_a_value_is_found_in_keys_headers_and_bytes_that_are_no_json() -> None:
+    wanted = Wanted(("customer", "id"), ("42", "a.b@c"))
+    keys = pa.array([b"42", b"customer-42", b"420", b"x42", None, b"\xff:42;", b"a.b@c", b"aXb@c"])
+    assert found(keys, "_key", wanted) == [0, 1, 5, 6]
+    headers = pa.array(
+        [[], [("who", b"42")], None, [("a", b"1"), ("b", b"id=42")], [("who", b"421")]],
+        pa.list_(pa.struct([("key", pa.string()), ("value", pa.binary())])),
+    )
+    assert found(headers, "_headers", wanted) == [1, 3]
+    letters = pa.table(
+        {
+            "_value": [b"7;42;x", b"7;42;x", b'{"id": 43, "n": 42', b"742", b"\xff42\xff"],
+            "_reason": ["not_json", "too_large", "not_json", "not_json", "not_utf8"],
+        }
+    )
+    assert hits(letters, wanted).to_pylist() == [True, False, False, False, True]
+
+
+def test_statistics_spare_files_without_keys(tmp_path: Path) -> None:
+    wanted = Wanted(("n",), ("42",))
+    for key, n, may in ((None, 1, False), (b"k", 1, True), (None, 42, True)):
+        columns = {"_key": pa.array([key], pa.binary()), "n": pa.array([n])}
+        pq.write_table(pa.table(columns), tmp_path / "file.parquet")
+        metadata = pq.read_metadata(tmp_path / "file.parquet")
+        assert may_hold(metadata, metadata.schema.to_arrow_schema(), wanted) == may
 
 
 def test_a_sibling_of_the_field_itself_holds_the_value_alone() -> None:
