@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -102,6 +103,16 @@ class Again:
 
 
 _NONE = Records(np.empty(0, np.int64), np.empty(0, np.int64), [], [])
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What Kafka has of a topic. `partitions`: the broker partition of each lake partition that it still has; `again`:
+    None when it has none; `same_life`: whether the topic is still the one that they are of."""
+
+    again: Again | None
+    partitions: Mapping[int, int]
+    same_life: Callable[[], Awaitable[bool]]
 
 
 @asynccontextmanager

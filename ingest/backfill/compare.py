@@ -41,10 +41,11 @@ class Difference:
     columns: Counter[str] = field(default_factory=Counter)  # changed rows by column
     duplicates: int = 0  # of a row in the lake, by their present id
     dead: int = 0  # that are no events any more
+    restored: int = 0  # rows and dead letters of files whose objects are gone
 
     @property
     def any(self) -> bool:
-        return bool(self.changed or self.duplicates or self.dead)
+        return bool(self.changed or self.duplicates or self.dead or self.restored)
 
     def add(self, other: Difference) -> None:
         self.read += other.read
@@ -53,6 +54,7 @@ class Difference:
         self.columns.update(other.columns)
         self.duplicates += other.duplicates
         self.dead += other.dead
+        self.restored += other.restored
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ def compared(
     left[died] = False
     stay = old.filter(pa.array(left))
     ids = _differs(before.column("_event_id"), new.column("_event_id"))
-    keep, duplicates, fresh = _sifted(new, content, ids, stay, settings, twins)
+    keep, duplicates, fresh = sifted(new, content, ids, stay, settings, twins)
     difference.changed = int((other & keep).sum())
     difference.duplicates = duplicates.total()
     rows = pa.concat_tables([stay, new.filter(pa.array(keep))])
@@ -145,7 +147,7 @@ def _differs(before: pa.ChunkedArray, after: pa.ChunkedArray) -> Mask | None:
     return mask if mask.any() else None
 
 
-def _sifted(
+def sifted(
     new: pa.Table,
     content: Longs,
     ids: Mask | None,
