@@ -172,8 +172,8 @@ class Catalog:
         return [file async for page in pages for file in page["removed"]]
 
     async def swept(self, topic: str, files: Sequence[int], *, lost: bool = False) -> list[str] | None:
-        """Marks objects as gone, before they are deleted; their addresses. None: one of them may not go yet. `lost`: the
-        store has them no more, and no grace is waited for."""
+        """Marks objects as gone, before they are deleted; their addresses. None: one of them may not go yet.
+        `lost`: the store has them no more, and no grace is waited for."""
         body = {"files": list(files)} | ({"lost": True} if lost else {})
         answer = await self._patiently("POST", f"/topics/{topic}/swept", body)
         return None if answer.status_code == 409 else [each["url"] for each in self._sound(answer)["files"]]

@@ -103,10 +103,11 @@ async def _sources(settings: Settings, upkeep: Upkeep, topic: str) -> AsyncItera
             inquiry, upkeep.catalog, upkeep.lake, settings, now_us, secrets.randbits, f"backfill-{settings.name}"
         )  # fmt: skip
         broker = broker_of(settings)
-        here = await TopicIds(broker).ask([topic])
+        ids = TopicIds(broker)
+        here = await ids.ask([topic])
 
         async def same() -> bool:
-            return await TopicIds(broker).ask([topic]) == here
+            return await ids.ask([topic]) == here
 
         partitions = {
             each["lake_partition"]: each["broker_partition"]

@@ -6,6 +6,9 @@ Where an event was kept as text (JSON columns, siblings, the bytes of dead lette
 and value; that text may be broken JSON, so it is matched, not parsed. Keys, headers and the bytes of letters that are
 no JSON and do not name the field have no names: there any place counts where the value stands, not within a longer word
 or number.
+
+`_key`, `_headers.NAME` and `_headers` (any name) are fields too: there the whole value counts, and nothing else is
+looked at. So a topic whose keys are its customers' is erased by them, dead letters included.
 """
 
 from __future__ import annotations
@@ -43,6 +46,11 @@ class Wanted:
     def field(self) -> str:
         return ".".join(self.path)
 
+    @property
+    def nameless(self) -> bool:
+        """Whether it is the key or a header of the record that is meant, and no field of the event."""
+        return self.path[0] in _NAMELESS
+
 
 def parse_where(text: str) -> Wanted:
     """`customer_id = 42`, `customer.name = 'Ann'`. Raises WhereWrong."""
@@ -57,6 +65,8 @@ def parse_where(text: str) -> Wanted:
 
 def columns_to_read(schema: pa.Schema, wanted: Wanted) -> list[str]:
     """The top-level columns that may hold a value, and what says how they are to be read."""
+    if wanted.nameless:
+        return [name for name in schema.names if name == wanted.path[0]]
     always = (wanted.path[0], "_value", "_reason", *_NAMELESS)
     return [name for name in schema.names if name in always or _holds_text(schema.field(name))]
 
@@ -89,9 +99,13 @@ def may_hold(metadata: pq.FileMetaData, schema: pa.Schema, wanted: Wanted) -> bo
         leaves = [row_group.column(number) for number in range(row_group.num_columns)]
         found = [leaf for leaf in leaves if leaf.path_in_schema == path]
         statistics = found[0].statistics if found else None
-        if statistics is None or not statistics.has_min_max or not isinstance(statistics.min, int):
+        if statistics is None or not statistics.has_min_max or not isinstance(statistics.min, int | bytes):
             return True
         for value in wanted.values:
+            if isinstance(statistics.min, bytes):
+                if statistics.min <= value.encode() <= statistics.max:
+                    return True
+                continue
             if re.fullmatch(r"-?\d+", value) and statistics.min <= int(value) <= statistics.max:
                 return True
     return False
@@ -113,6 +127,8 @@ def _all_null(metadata: pq.FileMetaData, name: str) -> bool:
 
 def hits(table: pa.Table, wanted: Wanted) -> pa.BooleanArray:
     """For each row, whether it holds a value."""
+    if wanted.nameless:
+        return _whole(table, wanted)
     none = pa.array([False] * table.num_rows, pa.bool_())
     found = [none]
     field = table.schema.get_field_index(wanted.path[0])
@@ -130,6 +146,21 @@ def hits(table: pa.Table, wanted: Wanted) -> pa.BooleanArray:
     if "_reason" in table.schema.names and "_value" in table.schema.names:
         found += _in_any_bytes(table, wanted)
     return reduce(pc.or_, (pc.fill_null(each, False) for each in found))
+
+
+def _whole(table: pa.Table, wanted: Wanted) -> pa.BooleanArray:
+    """The rows with such a key, or with such a header."""
+    values = pa.array([value.encode() for value in wanted.values], pa.binary())
+    if wanted.path[0] not in table.schema.names:
+        return pa.array(np.zeros(table.num_rows, np.bool_))
+    column = table.column(wanted.path[0]).combine_chunks()
+    if wanted.path[0] == "_key":
+        return pc.is_in(column, value_set=values)
+    headers = pc.list_flatten(column)
+    matched = pc.is_in(pc.struct_field(headers, ["value"]), value_set=values)
+    if name := ".".join(wanted.path[1:]):
+        matched = pc.and_(matched, pc.equal(pc.struct_field(headers, ["key"]), name))
+    return _of_rows(matched, pc.list_parent_indices(column), table.num_rows)
 
 
 def _in_any_bytes(table: pa.Table, wanted: Wanted) -> Iterator[pa.BooleanArray]:

@@ -165,7 +165,6 @@ def test_a_range_comes_back_as_the_topic_is_told_now_and_loaders_follow(
     missing = (RANGE[0], "2026-01-01T01:00:00Z")
     assert f"{MORE} rows and dead letters of" in filling.said(*missing, dry_run=True)
     assert f"{MORE} came back" in filling.said(*missing)
-    assert "came back" not in filling.said(*missing)
     assert tukang(services, "verify", topic, "--deep").splitlines()[-1] == "complete"
     tukang(services, *loader)
     same(services, topic, warehouse, rows)
