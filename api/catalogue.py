@@ -31,7 +31,7 @@ from api.tables import (
     topics,
 )
 from api.topic_state import find_topic
-from api.upkeep_tables import holds
+from api.upkeep_tables import erasures, holds
 
 blueprint = Blueprint("catalogue", __name__)
 
@@ -97,6 +97,7 @@ def _state(connection: Connection, topic: Record) -> dict[str, Any]:
                 .order_by(files.c.id)
             ),
         ),
+        "erasures": all_of(erasures, erasures.c.id),
         "holds": _plain_all(holds, connection.execute(select(holds))),
         "loaders": _plain_all(loaders, connection.execute(select(loaders))),
         "cursors": [

@@ -39,11 +39,14 @@ class Copy:
     catalog: Catalog
     known: dict[str, Copied] = field(default_factory=dict)
 
-    async def keep(self, topic: str) -> int:
-        """Brings the copy of a topic up to its head; returns the sequence that it holds now."""
+    async def keep(self, topic: str, *, state: bool = False) -> int:
+        """Brings the copy of a topic up to its head; returns the sequence that it holds now. `state`: what stands
+        beside the commits is written also when there is no new one."""
         answer = await self._more(topic)
         head, epoch = answer["head"], answer["epoch"]
         if self.known[topic].sequence >= head:
+            if state:
+                await self._write(f"catalog/{topic}/{epoch}/{STATE}", answer["state"])
             return int(head)
         folder = f"catalog/{topic}/{epoch}"
         await self._write(f"{folder}/{STATE}", answer["state"])

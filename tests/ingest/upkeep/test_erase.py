@@ -11,11 +11,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.upkeep.erasing import NotFinished, erase_now, verify_erased, wanted_of
 from ingest.upkeep.matching import Wanted, WhereWrong, hits, may_hold, parse_where
+from ingest.upkeep.rebuilding import kept_in_lake
 from tests.ingest.rows import table
 from tests.ingest.small_lake import NOON_US, SmallLake, dead_rows, small_lake
 from tests.stack.store import Bucket
@@ -206,12 +209,21 @@ def test_an_erasure_takes_the_rows_and_nothing_else_and_says_so_signed(lake: Sma
     told = json.loads(said[-1])
     assert (told["record"]["rows"], told["record"]["dead_letters"]) == (3, 1)
     assert [each["name"] for each in told["record"]["loaders"]] == ["dwh"]
-    assert len(told["signature"]) == 64
+    signed = json.dumps(told["record"], sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    public_key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(told["public_key"]))
+    public_key.verify(bytes.fromhex(told["signature"]), signed)
+    with pytest.raises(InvalidSignature):
+        public_key.verify(bytes.fromhex(told["signature"]), signed.replace(b'"rows":3', b'"rows":2'))
     stored = lake.http.get(f"/topics/{lake.topic}/erasures").json()["erasures"]
     assert stored[0]["record"] == told["record"]
     audit = lake.http.get("/audit", params={"action": "create_erasure"}).text
     assert "value_hash" in audit
     assert "42" not in json.dumps(json.loads(audit)["audit"][0]["after"]["values"])
+
+    [kept] = [each for each in kept_in_lake(lake.settings) if each["topic"] == lake.topic]
+    [copied] = kept["state"]["erasures"]
+    assert copied["record"] == told["record"], "the lake's copy has the record, for a rebuild"
+    assert kept["state"]["topic"]["rule_version"] == 1
 
     lines, code = verify_erased(lake.settings, lake.topic, "customer = 42")
     assert code == 1, "the old objects are still there until the sweep"
