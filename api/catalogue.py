@@ -12,7 +12,7 @@ from flask import Blueprint, Response
 from sqlalchemy import Connection, LargeBinary, Table, Uuid, select
 
 from api.feed import read_commits
-from api.files import used_urls
+from api.files import url_hash, used_urls
 from api.problems import Problem, answer
 from api.process import body, here, query
 from api.tables import (
@@ -170,4 +170,9 @@ def named(topic: str) -> Response:
     with here().database.read() as connection:
         find_topic(connection, topic)
         found = used_urls(connection, body()["urls"])
-    return answer({"named": sorted(found)})
+        gone = connection.execute(
+            select(files.c.url).where(
+                files.c.url_hash.in_([url_hash(url) for url in found]), files.c.swept_us.is_not(None)
+            )
+        ).scalars()
+        return answer({"named": sorted(found), "swept": sorted(gone)})
