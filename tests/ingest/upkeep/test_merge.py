@@ -73,7 +73,7 @@ rows = st.lists(
 
 
 @given(st.lists(rows, min_size=1, max_size=4), st.sets(st.sampled_from([0, HOUR, 2 * HOUR])))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_row_is_kept_once_and_only_twins_leave(
     tmp_path_factory: pytest.TempPathFactory, files: list[list[Row]], sealed: set[int]
 ) -> None:
