@@ -6,15 +6,17 @@ The store is a folder here, since Spark's client of S3 is another 500 MB of jars
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from tests.ingest.small_lake import SmallLake, small_lake
+from tests.ingest.small_lake import SmallLake, rows, small_lake
 from tests.ingest.upkeep.test_expire import PAGE, expire
 from tests.stack.store import Bucket
 
@@ -32,12 +34,21 @@ def test_spark_reads_what_live_names(lake: SmallLake, tmp_path: Path) -> None:
     from pyspark.sql import SparkSession
 
     lake.append((0, 20), (1, 10), dead=2)
-    lake.append((0, 7))
+    line = lake.next_line(0, 7)
+    made = rows(0, range(line.from_offset, line.to_offset))
+    made = made.set_column(
+        made.schema.get_field_index("n"), "n", pa.array([1] * 7)
+    )  # what is a double before
+    lake.publish([line], made.append_column("more", pa.array(["x"] * 7)))
     expire(lake)
     for key in lake.bucket.keys(""):
         path = tmp_path / lake.bucket.name / key
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(lake.bucket.read(key))
+    told = tmp_path / lake.bucket.name / "live" / f"{lake.topic}.json"
+    document = json.loads(told.read_text())
+    next(file for file in document["files"] if file["rows"] == 7)["schema_version"] = 1
+    told.write_text(json.dumps(document))
     found = re.search(r"```python\n# spark\n(.*?)```", PAGE, re.DOTALL)
     assert found is not None
     program = found[1].replace("s3a://", f"file://{tmp_path}/")
@@ -55,6 +66,8 @@ def test_spark_reads_what_live_names(lake: SmallLake, tmp_path: Path) -> None:
         exec(program, names)
         events = names["events"]
         assert events.count() == 33
+        [[whole, more]] = events.selectExpr("count_if(n = 1)", "count(more)").collect()
+        assert (whole, more) == (7, 7)
         [[lowest]] = events.selectExpr("cast(min(_event_time) AS string)").collect()
         assert lowest == "2026-01-01 12:00:00"
     finally:
