@@ -10,7 +10,7 @@ BIN := .venv/bin
 SOURCES := ingest api loaders deploy tukang.py
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: run setup test test-fast lint bench bench-lake bench-api bench-verify record simulate chaos docs picture \
+.PHONY: run setup test test-fast lint bench bench-lake bench-api bench-encodings bench-verify record simulate chaos docs picture \
 	clean distclean
 .DEFAULT_GOAL := run
 
@@ -36,6 +36,9 @@ bench: .venv/developed
 
 bench-lake: .venv/developed
 	$(BIN)/python -m bench.lake $(ARGS)
+
+bench-encodings: .venv/developed
+	$(BIN)/python -m bench.encodings
 
 bench-verify: .venv/developed
 	$(BIN)/python -m bench.verify

@@ -12,7 +12,7 @@ from flask import Blueprint, Response
 from sqlalchemy import Connection, LargeBinary, Table, Uuid, select
 
 from api.feed import read_commits
-from api.files import used_urls
+from api.files import url_hash, used_urls
 from api.problems import Problem, answer
 from api.process import body, here, query
 from api.tables import (
@@ -31,7 +31,7 @@ from api.tables import (
     topics,
 )
 from api.topic_state import find_topic
-from api.upkeep_tables import holds
+from api.upkeep_tables import erasures, holds
 
 blueprint = Blueprint("catalogue", __name__)
 
@@ -97,6 +97,7 @@ def _state(connection: Connection, topic: Record) -> dict[str, Any]:
                 .order_by(files.c.id)
             ),
         ),
+        "erasures": all_of(erasures, erasures.c.id),
         "holds": _plain_all(holds, connection.execute(select(holds))),
         "loaders": _plain_all(loaders, connection.execute(select(loaders))),
         "cursors": [
@@ -169,4 +170,9 @@ def named(topic: str) -> Response:
     with here().database.read() as connection:
         find_topic(connection, topic)
         found = used_urls(connection, body()["urls"])
-    return answer({"named": sorted(found)})
+        gone = connection.execute(
+            select(files.c.url).where(
+                files.c.url_hash.in_([url_hash(url) for url in found]), files.c.swept_us.is_not(None)
+            )
+        ).scalars()
+        return answer({"named": sorted(found), "swept": sorted(gone)})

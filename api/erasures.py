@@ -11,7 +11,6 @@ import hmac
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
 from flask import Blueprint, Response
 from pyroaring import BitMap
 from sqlalchemy import Connection, insert, select, update
@@ -23,6 +22,7 @@ from api.patterns import covers
 from api.positions import read_positions
 from api.problems import Problem, answer
 from api.process import body, here, query
+from api.signing import canonical, signed
 from api.tables import Record, cursors, installation, loaders, topics
 from api.times import format_time, format_time_or_none
 from api.topic_state import find_topic, partition_report, reports_of
@@ -35,9 +35,7 @@ blueprint = Blueprint("erasures", __name__)
 def keyed_hash(connection: Connection, content: Any) -> bytes:
     """HMAC-SHA256 of content as canonical JSON, with the installation's secret."""
     secret = connection.execute(select(installation.c.secret)).scalar_one()
-    return hmac.new(
-        bytes(secret), orjson.dumps(content, option=orjson.OPT_SORT_KEYS), hashlib.sha256
-    ).digest()
+    return hmac.new(bytes(secret), canonical(content), hashlib.sha256).digest()
 
 
 def _until(connection: Connection, topic: Record, now_us: int) -> list[list[int]]:
@@ -84,6 +82,7 @@ def _json(connection: Connection, topic: Record, row: Record) -> dict[str, Any]:
         "finished_at": format_time_or_none(row.finished_us),
         "record": row.record,
         "signature": None if row.signature is None else row.signature.hex(),
+        "public_key": None if row.public_key is None else row.public_key.hex(),
     }
 
 
@@ -201,10 +200,11 @@ def finish_erasure(topic: str, number: str) -> Response:
                 "loaders": _loaders_behind(connection, row),
                 "by": caller().name,
             }
+            signature, public_key = signed(connection, record)
             connection.execute(
                 update(erasures)
                 .where(erasures.c.id == found.id)
-                .values(finished_us=now_us, record=record, signature=keyed_hash(connection, record))
+                .values(finished_us=now_us, record=record, signature=signature, public_key=public_key)
             )
             note(
                 connection, now_us, "finish_erasure", topic=topic, target=found.field,

@@ -17,7 +17,7 @@ from api.settings import ApiSettings, SettingsError
 from api.tables import installation
 
 # The revision that this release's code is written for.
-REVISION = 8
+REVISION = 9
 # Any number that no other program takes for its advisory lock; PostgreSQL's locks are one space for a database.
 MIGRATION_LOCK = 0x74756B616E67
 

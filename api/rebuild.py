@@ -39,12 +39,13 @@ from api.tables import (
     topics,
 )
 from api.topic_settings import PERIODS_US
-from api.upkeep_tables import holds
+from api.upkeep_tables import erasures, holds
 
 FOUR_WEEKS_US = 28 * 86_400_000_000
-NUMBER_ON = text(
-    "SELECT setval(pg_get_serial_sequence('files', 'id'), (SELECT coalesce(max(id), 1) FROM files))"
-)
+NUMBER_ON = [
+    text(f"SELECT setval(pg_get_serial_sequence('{name}', 'id'), (SELECT coalesce(max(id), 1) FROM {name}))")
+    for name in ("files", "erasures")
+]
 
 
 class RebuildRefused(SettingsError):
@@ -70,7 +71,8 @@ def rebuild(settings: ApiSettings, kept: Iterable[Kept]) -> Iterator[str]:
         entered = [_topic(database, each) for each in kept]
         if not database.sqlite:
             with database.write() as connection:
-                connection.execute(NUMBER_ON)
+                for statement in NUMBER_ON:
+                    connection.execute(statement)
         # After all topics are in: new files get numbers above those of every old one.
         for each in entered:
             yield _rebuilt(database, *each)
@@ -92,6 +94,7 @@ def _topic(database: Database, kept: Kept) -> tuple[Kept, str, int]:
             connection.execute(insert(schemas).values(topic_id=topic_id, **values(schemas, row)))
         _count(connection, topic_id)
         _enter_installation(connection, topic_id, kept["state"], common)
+        _enter_erasures(connection, topic_id, kept["state"], common)
         return kept, open_epoch(connection, topic_id, common, now_us), common
 
 
@@ -265,6 +268,19 @@ def _enter_installation(connection: Connection, topic_id: int, state: Mapping[st
         if content["sequence"] is not None:
             content["sequence"] = min(content["sequence"], common)
         connection.execute(insert(cursors).values(loader_id=loader_id, topic_id=topic_id, **content))
+
+
+def _enter_erasures(connection: Connection, topic_id: int, state: Mapping[str, Any], common: int) -> None:
+    """Records with their signatures, which the public key beside them proves. One whose commits are lost was not done:
+    it is open again, and its rule is the topic's."""
+    for row in state.get("erasures", []):
+        content = values(erasures, row)
+        if any(sequence > common for sequence in (content["record"] or {}).get("commits", [])):
+            content |= dict.fromkeys(("finished_us", "record", "signature", "public_key"))
+        content["sequence"] = min(content["sequence"], common)
+        if content["record"] is None:
+            del content["record"]  # absent, not JSON's null
+        connection.execute(insert(erasures).values(topic_id=topic_id, **content))
 
 
 def _adopt(database: Database, kept: Kept, epoch: str) -> int:

@@ -96,13 +96,16 @@ def removed(topic: str) -> Response:
 
 @blueprint.post("/v1/topics/<topic>/swept")
 def swept(topic: str) -> Response:
-    numbers = sorted({int(number) for number in body()["files"]})
+    asked = body()
+    numbers = sorted({int(number) for number in asked["files"]})
     database = here().database
     with database.write() as connection:
         row = lock_topic(connection, topic)
         now_us = database.clock(connection)
         found = list(connection.execute(_removed(row).where(files.c.id.in_(numbers))))
         times = _sweepable_us(connection, row, found)
+        if asked.get("lost"):  # readers wait for nothing: nobody can read them
+            times = dict.fromkeys(times, now_us)
         early = [number for number in numbers if times.get(number, now_us + 1) > now_us]
         if early:
             raise Problem(

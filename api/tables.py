@@ -71,6 +71,7 @@ installation = Table(
     Column("defaults_version", Integer, nullable=False),  # raised by every change of `defaults`
     Column("runs_from", Integer, nullable=False),  # oldest revision whose code runs on this schema
     Column("secret", LargeBinary(32), nullable=False),  # key of the hashes that audit keeps of erased values
+    Column("signing_key", LargeBinary(32)),  # private; made at its first use
 )
 
 topics = Table(

@@ -199,6 +199,7 @@ def _describe(
             {
                 "lake_partition": row.lake_partition,
                 "broker_partition": row.broker_partition,
+                "topic_id": row.broker_topic_id,
                 "open": row.open,
                 "next": row.next,
                 "carried_count": row.carried_count,

@@ -36,5 +36,6 @@ erasures = Table(
     Column("asked_us", BigInteger, nullable=False),
     Column("finished_us", BigInteger),
     Column("record", JSON),
-    Column("signature", LargeBinary(32)),  # of the record, by the installation's key
+    Column("signature", LargeBinary(64)),  # of the record, by the installation's key
+    Column("public_key", LargeBinary(32)),  # by which it can be checked
 )

@@ -68,7 +68,7 @@ def page() -> str:
         [
             HEAD,
             _of_class(
-                "`tukang worker`, `verify`; the broker's are not needed by others",
+                "`tukang worker`, `verify`; the broker's are not needed by others but `topics backfill`",
                 ingest.settings.Settings,
             ),
             _of_class("`tukang api`, `migrate`", api.settings.ApiSettings),

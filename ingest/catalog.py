@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,14 @@ class SchemaMoved(Exception):
     def __init__(self, current: Answer) -> None:
         super().__init__(f"the schema is at version {current.get('version')}")
         self.current = current
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """Of some objects: those that a commit has ever named, and those of them that were marked as gone."""
+
+    named: frozenset[str]
+    swept: frozenset[str]
 
 
 class Catalog:
@@ -166,23 +175,24 @@ class Catalog:
         pages = [page async for page in self._pages(f"/topics/{topic}/expired", {})]
         return pages[0], [file for page in pages for file in page["files"]]
 
-    async def removed(self, topic: str, after: int) -> list[Answer]:
-        """Files that commits after a sequence removed, with the time from which their objects may be deleted."""
-        pages = self._pages(f"/topics/{topic}/removed", {"after": after})
-        return [file async for page in pages for file in page["removed"]]
+    async def removed(self, topic: str, after: int) -> AsyncIterator[list[Answer]]:
+        """Pages of files that commits after a sequence removed, each with the time from which its object may go."""
+        async for page in self._pages(f"/topics/{topic}/removed", {"after": after}):
+            yield page["removed"]
 
-    async def swept(self, topic: str, files: Sequence[int]) -> list[str] | None:
-        """Marks objects as gone, before they are deleted; their addresses. None: one of them may not go yet."""
-        answer = await self._patiently("POST", f"/topics/{topic}/swept", {"files": list(files)})
+    async def swept(self, topic: str, files: Sequence[int], *, lost: bool = False) -> list[str] | None:
+        """Marks objects as gone, before they are deleted; their addresses. None: one of them may not go yet.
+        `lost`: the store has them no more, and no grace is waited for."""
+        body = {"files": list(files)} | ({"lost": True} if lost else {})
+        answer = await self._patiently("POST", f"/topics/{topic}/swept", body)
         return None if answer.status_code == 409 else [each["url"] for each in self._sound(answer)["files"]]
 
-    async def named(self, topic: str, urls: Sequence[str]) -> set[str]:
-        """Those of the objects that some commit has ever named."""
-        found: set[str] = set()
-        for begin in range(0, len(urls), 1000):
-            body = {"urls": list(urls[begin : begin + 1000])}
-            found.update(self._sound(await self._patiently("POST", f"/topics/{topic}/named", body))["named"])
-        return found
+    async def named(self, topic: str, urls: Sequence[str]) -> Named:
+        """What commits say of objects, a thousand at most."""
+        if not urls:
+            return Named(frozenset(), frozenset())
+        said = self._sound(await self._patiently("POST", f"/topics/{topic}/named", {"urls": list(urls)}))
+        return Named(frozenset(said["named"]), frozenset(said.get("swept", ())))
 
     async def begin_erasure(self, topic: str, field: str, values: Sequence[str]) -> Answer:
         """The rule: appends made before it are refused from now on."""

@@ -114,6 +114,30 @@ def topics_apply(file: Path, dry_run: bool, confirm: bool) -> None:
             click.echo(line)
 
 
+@topics.command("backfill")
+@click.argument("topic")
+@click.option(
+    "--from", "start", required=True, metavar="TIME", help="Rows with an event time at or after this."
+)
+@click.option("--to", "end", required=True, metavar="TIME", help="And before this.")
+@click.option("--dry-run", is_flag=True, help="Only say what differs.")
+def topics_backfill(topic: str, start: str, end: str, dry_run: bool) -> None:
+    """Read a time range from Kafka again as the topic is told now: what differs is said, then put into the lake."""
+    import asyncio
+
+    from ingest.backfill.again import KafkaSilent
+    from ingest.backfill.command import backfill
+    from ingest.backfill.run import BackfillRefused
+    from ingest.broker import BrokerAway
+    from ingest.letters.command import REFUSALS
+    from ingest.service import REFUSALS as REFUSED
+    from ingest.settings import SettingsWrong, load_settings
+
+    with one_line(SettingsWrong, BackfillRefused, KafkaSilent, BrokerAway, *REFUSALS, *REFUSED):
+        settings = load_settings()
+        asyncio.run(backfill(settings, topic, start, end, dry_run=dry_run, say=click.echo))
+
+
 @click.group()
 def loaders() -> None:
     """Loaders: list, lag, hold, removal."""

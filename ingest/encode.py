@@ -70,8 +70,9 @@ def encode(
     late: bool,
     schema_version: int,
     period_us: int,
+    sealed: bool = False,
 ) -> Encoded:
-    """`table` as Parquet (zstd, row groups of 131,072 rows, statistics and page index).
+    """`table` as Parquet (zstd, row groups of 131,072 rows, statistics and page index; `sealed`: a bloom filter too).
 
     `footer` is stored as JSON under the key `tukang`. Periods and lowest and highest time are of `_event_time`, of dead
     letters the lowest and highest are of `_timestamp` and there are no periods.
@@ -86,6 +87,7 @@ def encode(
         compression_level=COMPRESSION_LEVEL,
         write_statistics=True,
         write_page_index=True,
+        bloom_filter_options=bloom_filter(table) if sealed else None,
         **encodings(table),
     )
     data = memoryview(sink.getvalue())
@@ -123,6 +125,13 @@ def periods(times: pa.ChunkedArray, period_us: int) -> list[dict[str, Any]]:
             np.array_split(starts, MAX_PERIODS), np.array_split(rows, MAX_PERIODS), strict=True
         )
     ]
+
+
+def bloom_filter(rows: pa.Table) -> dict[str, dict[str, int]] | None:
+    """Of the ids, in row groups no larger than these rows: as large as they need it, so that small files stay small."""
+    if "_event_id" not in rows.schema.names or rows.column("_event_id").null_count == rows.num_rows:
+        return None
+    return {"_event_id": {"ndv": max(1, min(rows.num_rows, ROW_GROUP_ROWS))}}
 
 
 def encodings(table: pa.Table) -> dict[str, Any]:

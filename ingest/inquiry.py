@@ -131,9 +131,13 @@ class Inquiry:
         path = f"/topics/{quote(topic, safe='')}/ledger"
         return self._pages(path, "lines", {"after": after, "to": to, "limit": 1000})
 
-    def files(self, topic: str, at: int, *, swept: bool = False) -> Iterator[Answer]:
-        """The live files as of a sequence; `swept`: also those whose objects are gone since."""
+    def files(
+        self, topic: str, at: int, *, swept: bool = False, after: int | None = None
+    ) -> Iterator[Answer]:
+        """The live files as of a sequence; `swept`: also those whose objects are gone since. With `after`: those with
+        rows committed after it, and all `deletes` files since."""
         asked = {"at": at, "limit": 1000} | ({"swept": 1} if swept else {})
+        asked |= {} if after is None else {"after": after}
         return self._pages(f"/topics/{quote(topic, safe='')}/files", "files", asked)
 
     def _pages(self, path: str, noun: str, asked: dict[str, Any]) -> Iterator[Answer]:

@@ -184,16 +184,27 @@ class Lake:
         while page := self._call(f"list {self.url(key)}", lambda: next(of_pages, None)):
             yield from (f"s3://{self.bucket}/{each['Key']}" for each in page.get("Contents", ()))
 
-    def objects(self, key: str) -> Iterator[Found]:
-        """All objects whose key, below the prefix, begins with `key`, with size and age."""
+    def objects(self, key: str, after: str = "") -> Iterator[Found]:
+        """All objects whose key, below the prefix, begins with `key`, with size and age; `after`: behind this key."""
+        behind: dict[str, Any] = {"StartAfter": self.prefix + after} if after else {}
         pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=self.prefix + key
+            Bucket=self.bucket, Prefix=self.prefix + key, **behind
         )
         of_pages = iter(pages)
         while page := self._call(f"list {self.url(key)}", lambda: next(of_pages, None)):
             for each in page.get("Contents", ()):
                 modified_us = int(each["LastModified"].timestamp()) * 1_000_000
                 yield Found(f"s3://{self.bucket}/{each['Key']}", each["Size"], modified_us)
+
+    def folders(self, key: str) -> list[str]:
+        """The names right below a key that ends with `/` which have objects below them."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=self.prefix + key, Delimiter="/"
+        )
+        of_pages, found = iter(pages), list[str]()
+        while page := self._call(f"list {self.url(key)}", lambda: next(of_pages, None)):
+            found += [each["Prefix"].split("/")[-2] for each in page.get("CommonPrefixes", ())]
+        return found
 
     def uploads(self, key: str) -> Iterator[Upload]:
         """Multipart uploads to keys that begin so, below the prefix, which were begun and not ended."""

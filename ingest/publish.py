@@ -33,10 +33,10 @@ class Press:
     randbits: Callable[[int], int]
     worker: str
 
-    async def encode(self, cut: Cut, epoch: str, period_us: int) -> list[Encoded]:
+    async def encode(self, cut: Cut, epoch: str, rule_version: int, period_us: int) -> list[Encoded]:
         """The cut as Parquet: at most one file of rows on time, one of late rows, one of dead letters."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.encoders, _encode, cut, epoch, period_us)
+        return await loop.run_in_executor(self.encoders, _encode, cut, epoch, rule_version, period_us)
 
     async def put(self, topic: str, files: list[Encoded]) -> list[dict[str, Any]]:
         """Uploads all files at once, for as long as it takes, and returns them as a commit names them."""
@@ -89,13 +89,14 @@ def object_key(topic: str, name: str, what: What, late: bool) -> str:
     return f"fresh/{topic}/{name}-{'late' if late else 'rows'}.parquet"
 
 
-def _encode(cut: Cut, epoch: str, period_us: int) -> list[Encoded]:
+def _encode(cut: Cut, epoch: str, rule_version: int, period_us: int) -> list[Encoded]:
     rows, late, dead = cut.tables()
     footer = {
         "topic": cut.topic,
         "epoch": epoch,
         "commit": cut.commit_id,
         "kind": "append",
+        "rule_version": rule_version,
         "schema_version": cut.schema.version,
         "lines": [line.to_json() for line in cut.lines],
     }

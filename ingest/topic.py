@@ -223,7 +223,7 @@ class Topic:
         if cut is None:
             return
         press = self.means.press
-        files = await press.encode(cut, epoch, self.settings.period_us)
+        files = await press.encode(cut, epoch, rule_version, self.settings.period_us)
         entries = await press.put(self.name, files)
         topic_id = await self.means.topic_id(self.name)
         known = {line.position.topic_id for line in cut.lines} - {None, topic_id}

@@ -36,10 +36,10 @@ def wanted_of(
 ) -> Wanted:
     """What the options mean. Raises `ValueError`, in one line."""
     first, last = offsets_of(offsets)
-    return Wanted(frozenset(reasons), _time(start), _time(end), first, last, lake_partition)
+    return Wanted(frozenset(reasons), time_of(start), time_of(end), first, last, lake_partition)
 
 
-def _time(text: str | None) -> int | None:
+def time_of(text: str | None) -> int | None:
     """ISO 8601; without a zone it is UTC."""
     if text is None:
         return None

@@ -10,15 +10,20 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ingest.catalog import Answer, Catalog
 from ingest.lake import Lake, patiently
 
+log = logging.getLogger(__name__)
+
 STATE = "state.json.gz"
+COMMITS = 1_000  # of one object, at most
+FEW = 50  # small objects that are left as they are
 _CHUNK = re.compile(r"catalog/(?P<topic>[^/]+)/(?P<epoch>[^/]+)/(?P<first>\d{18})-(?P<last>\d{18})\.json\.gz")
 _STATE = re.compile(r"catalog/(?P<topic>[^/]+)/(?P<epoch>[^/]+)/state\.json\.gz")
 
@@ -39,11 +44,14 @@ class Copy:
     catalog: Catalog
     known: dict[str, Copied] = field(default_factory=dict)
 
-    async def keep(self, topic: str) -> int:
-        """Brings the copy of a topic up to its head; returns the sequence that it holds now."""
+    async def keep(self, topic: str, *, state: bool = False) -> int:
+        """Brings the copy of a topic up to its head; returns the sequence that it holds now. `state`: what stands
+        beside the commits is written also when there is no new one."""
         answer = await self._more(topic)
         head, epoch = answer["head"], answer["epoch"]
         if self.known[topic].sequence >= head:
+            if state:
+                await self._write(f"catalog/{topic}/{epoch}/{STATE}", answer["state"])
             return int(head)
         folder = f"catalog/{topic}/{epoch}"
         await self._write(f"{folder}/{STATE}", answer["state"])
@@ -56,6 +64,29 @@ class Copy:
                 break
             answer = more
         return self.known[topic].sequence
+
+    async def merge(self, topic: str, epoch: str) -> int:
+        """Makes one object of many small ones that follow each other; how many went. Killed anywhere, nothing is lost:
+        what says the same twice is read once."""
+        chunks = [
+            (int(each["first"]), int(each["last"]), each[0])
+            for each in await asyncio.to_thread(lambda: list(_chunks(self.lake, topic, epoch)))
+        ]
+        gone = 0
+        for some in mergeable(chunks):
+            entries: dict[int, Any] = {}
+            for _, _, key in some:
+                content = await asyncio.to_thread(_get, self.lake, self.lake.url(key))
+                entries |= {each["sequence"]: each for each in json.loads(gzip.decompress(content))}
+            first, last = some[0][0], some[-1][1]
+            if list(entries) != list(range(first, last + 1)):
+                log.warning("topic %s: the copy of its catalogue has not all of %d to %d", topic, first, last)
+                continue
+            merged = f"catalog/{topic}/{epoch}/{first:018d}-{last:018d}.json.gz"
+            await self._write(merged, list(entries.values()))
+            await asyncio.to_thread(self.lake.delete, [self.lake.url(key) for _, _, key in some])
+            gone += len(some)
+        return gone
 
     async def _more(self, topic: str) -> Answer:
         """What is to be written: the state, and commits behind those that the copy has."""
@@ -78,9 +109,9 @@ class Copy:
     def _reaches(self, topic: str, epoch: str, head: int) -> int:
         """How far the copy of an epoch goes without a gap, by its listing."""
         reached = 0
-        for chunk in _chunks(self.lake, topic):
+        for chunk in _chunks(self.lake, topic, epoch):
             # What was folded before the first chunk is in the state.
-            if chunk["epoch"] == epoch and (reached == 0 or int(chunk["first"]) <= reached + 1):
+            if reached == 0 or int(chunk["first"]) <= reached + 1:
                 reached = max(reached, int(chunk["last"]))
         return min(reached, head)
 
@@ -94,12 +125,28 @@ class Copy:
         await asyncio.to_thread(write)
 
 
-def copies_of(lake: Lake, topic: str) -> dict[str, int]:
-    """Epochs of which the lake has a copy of a topic's catalogue, each with its last sequence."""
-    found: dict[str, int] = {}
-    for each in _chunks(lake, topic):
-        found[each["epoch"]] = max(found.get(each["epoch"], 0), int(each["last"]))
+def copies_of(lake: Lake, topic: str, epoch: str, head: int) -> dict[str, int]:
+    """Epochs of which the lake has a copy of a topic's catalogue: the sequence that it goes to of the one given, if it
+    is near `head` or beyond, else 0. Whatever the copy's size, a page or two of its listing are asked for."""
+    found = dict.fromkeys(lake.folders(f"catalog/{topic}/"), 0)
+    if epoch in found:
+        near = f"catalog/{topic}/{epoch}/{max(0, head - COMMITS):018d}"
+        found[epoch] = max((int(each["last"]) for each in _chunks(lake, topic, epoch, near)), default=0)
     return found
+
+
+def mergeable(chunks: Iterable[tuple[int, int, str]]) -> Iterator[list[tuple[int, int, str]]]:
+    """Runs of objects (first sequence, last, key; in order) that follow each other and would make one of at most
+    COMMITS commits. Short runs wait for more."""
+    run: list[tuple[int, int, str]] = []
+    for chunk in chunks:
+        if run and (chunk[0] != run[-1][1] + 1 or chunk[1] - run[0][0] >= COMMITS):
+            if len(run) > FEW or run[-1][1] - run[0][0] >= COMMITS // 2:
+                yield from [run] if len(run) > 1 else []
+            run = []
+        run.append(chunk)
+    if len(run) > FEW:
+        yield run
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +178,9 @@ def _life(kept: Kept) -> int:
 def _read(lake: Lake, topic: str, epoch: str) -> Kept:
     state = json.loads(gzip.decompress(_get(lake, lake.url(f"catalog/{topic}/{epoch}/{STATE}"))))
     commits: list[Mapping[str, Any]] = []
-    for chunk in _chunks(lake, topic):
+    for chunk in _chunks(lake, topic, epoch):
         reached = commits[-1]["sequence"] if commits else 0
-        if chunk["epoch"] != epoch or int(chunk["last"]) <= reached:
+        if int(chunk["last"]) <= reached:
             continue
         if reached and int(chunk["first"]) > reached + 1:
             break
@@ -142,8 +189,8 @@ def _read(lake: Lake, topic: str, epoch: str) -> Kept:
     return Kept(topic, epoch, state, commits)
 
 
-def _chunks(lake: Lake, topic: str) -> Iterator[re.Match[str]]:
-    for found in lake.objects(f"catalog/{topic}/"):
+def _chunks(lake: Lake, topic: str, epoch: str, after: str = "") -> Iterator[re.Match[str]]:
+    for found in lake.objects(f"catalog/{topic}/{epoch}/", after):
         if match := _CHUNK.fullmatch(found.url.removeprefix(lake.url(""))):
             yield match
 

@@ -170,11 +170,11 @@ class Eraser:
         self, topic: str, file: File, left: pa.Table, footer: Mapping[str, Any], period_us: int
     ) -> dict[str, Any]:
         what = file["what"]
+        sealed = f"sealed/{topic}/" in file["url"]
         made = encode(
             left, {**footer, "what": what}, what=what, late=file["late"],
-            schema_version=file["schema_version"], period_us=period_us,
+            schema_version=file["schema_version"], period_us=period_us, sealed=sealed,
         )  # fmt: skip
-        sealed = f"sealed/{topic}/" in file["url"]
         start = time_from_text(file["periods"][0]["start"]) if sealed else None
         for attempt in patiently():
             with attempt:

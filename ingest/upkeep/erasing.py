@@ -83,6 +83,7 @@ class _Erasing:
     async def run(self) -> list[str]:
         catalog = self._upkeep.catalog
         begun = await catalog.begin_erasure(self._topic, self._wanted.field, self._wanted.values)
+        await self._upkeep.copy.keep(self._topic, state=True)  # a rebuild keeps the rule
         while True:
             # Asked before the scan: what is covered now is in the files that are listed afterwards.
             covered = not (await catalog.erasure(self._topic, begun["id"]))["uncovered"]
@@ -97,7 +98,8 @@ class _Erasing:
                 await self._upkeep.write_live(self._topic)
             elif covered:
                 ended = await self._finish(begun["id"], page["sequence"])
-                await self._upkeep.copy.keep(self._topic)  # a rebuild must not bring back what is erased
+                # A rebuild must not bring back what is erased, and it keeps the record.
+                await self._upkeep.copy.keep(self._topic, state=True)
                 return self._said(ended)
             elif time.monotonic() > self._deadline:
                 raise NotFinished(
@@ -143,7 +145,10 @@ class _Erasing:
             f"{self._topic}: {record['rows']} rows and {record['dead_letters']} dead letters erased from {files} files",
             "the old objects go with the sweep, after read_grace",
             f"loaders that have not passed it, or keep rows beyond expiry: {', '.join(behind) or 'none'}",
-            json.dumps({"record": record, "signature": ended["signature"]}, sort_keys=True),
+            json.dumps(
+                {"record": record, "signature": ended["signature"], "public_key": ended["public_key"]},
+                sort_keys=True,
+            ),
         ]
 
 

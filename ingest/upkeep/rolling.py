@@ -1,6 +1,6 @@
 """Sorted batches become Parquet files of about one size, one period in each, with what a rebuild needs in the footer.
 
-Local files only; one row group is in memory at a time.
+Local files only; one row group is in memory at a time, and a file has none that is small but its last.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ingest.encode import COMPRESSION_LEVEL, FOOTER_KEY, encodings
+from ingest.encode import COMPRESSION_LEVEL, FOOTER_KEY, ROW_GROUP_ROWS, bloom_filter, encodings
 
 SEQUENCE = pa.field("_sequence", pa.int64())
 
@@ -94,6 +94,7 @@ class _File:
         )
         self._sink = path.open("wb")
         self._writer: pq.ParquetWriter | None = None
+        self._held: list[pa.Table] = []
 
     @property
     def size(self) -> int:
@@ -101,20 +102,11 @@ class _File:
         return self._sink.tell()
 
     def add(self, rows: pa.Table, period_us: int) -> None:
-        """Appends rows as one row group."""
+        """Appends rows; they are written by whole row groups."""
         rows = rows.select(self._schema.names).cast(self._schema)
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(
-                self._sink,
-                self._schema,
-                compression="zstd",
-                compression_level=COMPRESSION_LEVEL,
-                write_statistics=True,
-                write_page_index=True,
-                bloom_filter_options={"_event_id": {"ndv": 131_072}},
-                **encodings(rows),
-            )
-        self._writer.write_table(rows, row_group_size=rows.num_rows)
+        self._held.append(rows)
+        if sum(each.num_rows for each in self._held) >= ROW_GROUP_ROWS:
+            self._write()
         times = rows.column("_event_time").cast(pa.int64())
         bounds = pc.min_max(times).as_py()
         merged = self.merged
@@ -128,8 +120,26 @@ class _File:
         for start, count in zip(starts.tolist(), counts.tolist(), strict=True):
             merged.periods[start] = merged.periods.get(start, 0) + count
 
+    def _write(self) -> None:
+        """What is held becomes one row group."""
+        rows, self._held = pa.concat_tables(self._held), []
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(
+                self._sink,
+                self._schema,
+                compression="zstd",
+                compression_level=COMPRESSION_LEVEL,
+                write_statistics=True,
+                write_page_index=True,
+                bloom_filter_options=bloom_filter(rows),
+                **encodings(rows),
+            )
+        self._writer.write_table(rows, row_group_size=rows.num_rows)
+
     def close(self) -> Merged:
         """Ends the file and fills in its size and checksum."""
+        if self._held:
+            self._write()
         assert self._writer is not None
         self._writer.close()
         self._sink.close()

@@ -45,6 +45,7 @@ class Pace:
     claim_s: int = CLAIM_S
     copy_s: float = 120.0  # the lake's copy of the catalogue is at most five minutes behind
     sweep_s: float = 900.0
+    list_s: float = 21_600.0  # what no commit names is a day old before it may go
 
 
 class Upkeep:
@@ -104,7 +105,7 @@ class Upkeep:
             await self.copy.keep(name)
         if self._due("sweep", name, self.pace.sweep_s):
             try:
-                await self.sweep(name)
+                await self.sweep(name, listing=self._due("list", name, self.pace.list_s))
             except (ClocksApart, CatalogueStrange) as reason:
                 log.error("%s", reason)
         if self._due("fold", name, FOLD_S):
@@ -152,16 +153,18 @@ class Upkeep:
         )
         await asyncio.to_thread(write_live, self.lake, document)
 
-    async def sweep(self, name: str, *, dry: bool = False) -> Swept:
-        """Deletes the objects of a topic that may go. What readers are told is live comes before it."""
+    async def sweep(self, name: str, *, dry: bool = False, listing: bool = True) -> Swept:
+        """Deletes the objects of a topic that may go. What readers are told is live comes before it. `listing`: also
+        looks for those that no commit names."""
         topic = await self.catalog.topic(name)
         if not dry:
             await self.write_live(name)
-        return await self.sweeper.sweep(topic, dry=dry)
+        return await self.sweeper.sweep(topic, dry=dry, listing=listing)
 
     async def fold(self, name: str) -> None:
         """History that is old enough becomes a line a day, once the lake has its copy. The API decides what."""
         await self.copy.keep(name)
+        await self.copy.merge(name, (await self.catalog.topic(name))["epoch"])
         if folded := await self.catalog.fold(name):
             log.info("topic %s: %d commits are folded", name, folded)
 

@@ -49,6 +49,7 @@ class Maker:
         self.partitions = partitions
         self.now = now
         self.epoch = ""
+        self.rule_version = 0
         self.positions: dict[int, dict[str, Any]] = {}
 
     def begin(self) -> dict[str, Any]:
@@ -58,7 +59,7 @@ class Maker:
         )
         assert answer.status_code == 200, answer.get_data(as_text=True)
         [found] = answer.get_json()["topics"]
-        self.epoch = found["epoch"]
+        self.epoch, self.rule_version = found["epoch"], found["rule_version"]
         self.positions = {position["lake_partition"]: position for position in found["positions"]}
         said: dict[str, Any] = found
         return said
@@ -113,7 +114,7 @@ class Maker:
             "kind": "append",
             "epoch": self.epoch,
             "worker": "worker-1",
-            "rule_version": 0,
+            "rule_version": self.rule_version,
             "schema_version": 0,
             "lines": chosen,
             "files": files,

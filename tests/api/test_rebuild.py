@@ -57,10 +57,22 @@ def history(client: FlaskClient, topic: str) -> list[Any]:
     ]
 
 
+def erasure(world: World, maker: Maker, *, done: bool) -> Any:
+    """An erasure that found nothing, with its record if it is `done`; the rule holds from then on."""
+    made = world.send("POST", f"/topics/{maker.topic}/erasures", {"field": "a", "values": ["1"]}, 201)
+    maker.rule_version = made["rule_version"]
+    if not done:
+        return made
+    what = {"scanned": 1, "commits": [], "files": [], "rows": 0, "dead_letters": 0}
+    return world.send("POST", f"/topics/{maker.topic}/erasures/{made['id']}/record", what)
+
+
 def test_the_history_is_the_same_in_another_epoch(world: World, other_url: str) -> None:
     makers = [world.maker("orders"), world.maker("returns")]
+    erasures = {}
     for maker in makers:
         maker.commit(10)
+        erasures[maker.topic] = [erasure(world, maker, done=done) for done in (True, False)]
         maker.send(maker.append(maker.line(0, 5, carried=[1, 3], dead_letters=0), maker.line(1, 4)))
         [first, *_] = maker.live()
         line = {"rows_in": 10, "rows_out": 10}
@@ -104,6 +116,12 @@ def test_the_history_is_the_same_in_another_epoch(world: World, other_url: str) 
         assert (gone.get_json()["common"], gone.get_json()["cursor"]) == (sequence, sequence)
         assert gone.get_json()["positions"][0]["next"] == 15
         assert [each["name"] for each in client.get("/v1/holds").get_json()["holds"]] == ["case"]
+        told = client.get("/v1/topics/orders/erasures").get_json()["erasures"]
+        same = ("id", "record", "signature", "public_key", "value_hash", "rule_version", "finished_at")
+        assert [[each[name] for name in same] for each in told] == [
+            [each[name] for name in same] for each in erasures["orders"]
+        ]
+        assert [each["signature"] is None for each in told] == [False, True]
         told = client.get("/v1/loaders/dwh").get_json()
         assert (told["hold"], told["cursors"][0]["sequence"]) == (True, sequence)
         again = Maker(client, "orders", [0, 1], lambda: world.clock.now_us)
@@ -115,6 +133,34 @@ def test_the_history_is_the_same_in_another_epoch(world: World, other_url: str) 
         # A worker of the old life asks once more: it is told to begin anew.
         stale = client.post("/v1/topics/orders/commits", json=next_one)
         assert (stale.status_code, stale.get_json()["type"]) == (409, "/problems/epoch-moved")
+    finally:
+        app.extensions[EXTENSION].heads.stop()
+        app.extensions[EXTENSION].database.dispose()
+
+
+def test_an_erasure_whose_commits_are_lost_is_open_again_and_its_rule_holds(
+    world: World, other_url: str
+) -> None:
+    maker = world.maker()
+    maker.commit(10)
+    made = world.send("POST", "/topics/orders/erasures", {"field": "a", "values": ["1"]}, 201)
+    [old] = [file["id"] for file in maker.live()]
+    maker.send(maker.upkeep("erase", {"rows_in": 10, "erased": 10}, [maker.file(10, what="deletes")], [old]))
+    what = {"scanned": 2, "commits": [2], "files": [], "rows": 10, "dead_letters": 0}
+    world.send("POST", f"/topics/orders/erasures/{made['id']}/record", what)
+    known = kept(world, "orders", [])
+    known["commits"] = known["commits"][:1]
+    list(rebuild(load(database=other_url), [known]))
+    app = create_app(load(database=other_url, auth="none"), world.clock)
+    try:
+        [told] = app.test_client().get("/v1/topics/orders/erasures").get_json()["erasures"]
+        assert (told["record"], told["signature"], told["finished_at"]) == (None, None, None)
+        assert told["value_hash"] == made["value_hash"]
+        again = Maker(app.test_client(), "orders", [0, 1], lambda: world.clock.now_us)
+        again.begin()
+        refused = again.append(again.line(0, 5)) | {"rule_version": 0}
+        answer = app.test_client().post("/v1/topics/orders/commits", json=refused)
+        assert answer.get_json()["type"] == "/problems/rule-version-old"
     finally:
         app.extensions[EXTENSION].heads.stop()
         app.extensions[EXTENSION].database.dispose()

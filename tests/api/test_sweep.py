@@ -49,6 +49,18 @@ def test_an_erased_object_goes_after_the_read_grace_whoever_holds(world: World) 
     world.send("POST", "/topics/orders/swept", {"files": [old]})
 
 
+def test_what_the_store_has_lost_is_marked_at_once_but_never_while_it_is_live(world: World) -> None:
+    maker = world.maker()
+    maker.commit(10)
+    [old] = [file["id"] for file in maker.live()]
+    lost = {"files": [old], "lost": True}
+    assert world.send("POST", "/topics/orders/swept", lost, 409)["files"] == [old]
+    maker.send(maker.upkeep("replace", {"rows_in": 10, "rows_out": 10}, [maker.file(10)], [old]))
+    world.send("POST", "/topics/orders/swept", {"files": [old]}, 409)
+    world.send("POST", "/topics/orders/swept", lost)
+    assert world.get("/topics/orders/batches", 410)["sequence"] == 2
+
+
 def test_a_claim_has_one_holder_until_it_expires(world: World) -> None:
     def claim(holder: str, status: int = 200, seconds: int = 60) -> Any:
         body = {"piece": "seal/orders/2026-01-01", "topic": "orders", "holder": holder, "seconds": seconds}

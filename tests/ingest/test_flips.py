@@ -51,7 +51,7 @@ def files_of(versions: int) -> list[int]:
         if batch.due([held], RULES, {0: True}, 0):
             cut = batch.cut("t", [held], schema, RULES, {0: True}, "c", most_rows=10**9)
             assert cut is not None
-            for file in _encode(cut, "epoch", 3_600_000_000):
+            for file in _encode(cut, "epoch", 0, 3_600_000_000):
                 sizes.append(pq.read_table(pa.BufferReader(file.data)).num_rows)
     return sizes
 

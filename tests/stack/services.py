@@ -101,9 +101,14 @@ class Services:
 
     def files(self, topic: str, what: str = "rows") -> list[dict[str, Any]]:
         """The live files of a topic."""
-        return [
-            file for file in self.get(f"/topics/{topic}/files", limit=1000)["files"] if file["what"] == what
-        ]
+        found: list[dict[str, Any]] = []
+        asked: dict[str, Any] = {"limit": 1000}
+        while True:
+            answer = self.get(f"/topics/{topic}/files", **asked)
+            found += [file for file in answer["files"] if file["what"] == what]
+            if answer["next_page"] is None:
+                return found
+            asked["page"] = answer["next_page"]
 
     def committed(self, topic: str) -> int:
         """How many records have been committed: written, duplicates, dead letters and lost."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -39,14 +40,7 @@ class Bucket:
 
     def client(self) -> Any:
         """A boto3 S3 client."""
-        return boto3.client(
-            "s3",
-            endpoint_url=self.endpoint,
-            aws_access_key_id=self.access_key,
-            aws_secret_access_key=self.secret_key,
-            region_name=self.region,
-            config=botocore.config.Config(s3={"addressing_style": "path"}),
-        )
+        return _client(self.endpoint, self.access_key, self.secret_key, self.region)
 
     def keys(self, prefix: str = "") -> list[str]:
         """All keys under a prefix, in order."""
@@ -57,6 +51,19 @@ class Bucket:
         """An object's bytes."""
         body: bytes = self.client().get_object(Bucket=self.name, Key=key)["Body"].read()
         return body
+
+
+@cache
+def _client(endpoint: str, access_key: str, secret_key: str, region: str) -> Any:
+    """One for all that have the same credentials: to make one takes longer than most requests."""
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        aws_access_key_id=access_key,
+        aws_secret_access_key=secret_key,
+        region_name=region,
+        config=botocore.config.Config(s3={"addressing_style": "path"}),
+    )
 
 
 @pytest.fixture(scope="session")

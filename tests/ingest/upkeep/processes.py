@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from multiprocessing.context import ForkServerProcess
+from pathlib import Path
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["ingest.upkeep.run", "ingest.service"])
@@ -25,7 +26,17 @@ def start_upkeep(environment: Mapping[str, str], log: str) -> ForkServerProcess:
     return start(_run, dict(environment), log)
 
 
-def _run(environment: dict[str, str], log: str) -> None:
+def upkeep_once(environment: Mapping[str, str], log: str) -> str:
+    """`tukang upkeep --once` in a process of its own; what it said."""
+    said = Path(log)
+    said.write_text("")
+    process = start(_run, dict(environment), log, True)
+    process.join(120)
+    assert process.exitcode == 0, said.read_text()
+    return said.read_text()
+
+
+def _run(environment: dict[str, str], log: str, once: bool = False) -> None:
     import logging
 
     from ingest.settings import load_settings
@@ -35,4 +46,4 @@ def _run(environment: dict[str, str], log: str) -> None:
     sys.stderr = open(log, "a", buffering=1)  # noqa: SIM115, PTH123
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(process)d %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    asyncio.run(serve(load_settings(), pace=Pace(round_s=0.1, claim_s=1, copy_s=0.5)))
+    asyncio.run(serve(load_settings(), once=once, pace=Pace(round_s=0.1, claim_s=1, copy_s=0.5)))

@@ -13,7 +13,8 @@ from api.process import EXTENSION
 from api.rebuild import rebuild
 from api.settings import load
 from ingest.parties import catalog_of
-from ingest.upkeep.catalogue import Copy, copies_of
+from ingest.upkeep import catalogue
+from ingest.upkeep.catalogue import COMMITS, FEW, Copy, copies_of, mergeable
 from ingest.upkeep.rebuilding import NothingKept, kept_in_lake
 from tests.ingest.small_lake import SmallLake, small_lake
 from tests.stack.store import Bucket
@@ -25,13 +26,15 @@ def lake(tmp_path: Path, bucket: Bucket) -> Iterator[SmallLake]:
         yield made
 
 
-def keep(lake: SmallLake, times: int = 1) -> int:
-    """What upkeep does every few minutes, by a process that has just started."""
+def keep(lake: SmallLake, times: int = 1, *, merge: bool = False) -> int:
+    """What upkeep does every few minutes, by a process that has just started; or hourly, in place of it."""
 
     async def run() -> int:
         catalog = catalog_of(lake.settings)
         try:
             copy = Copy(lake.lake, catalog)
+            if merge:
+                return await copy.merge(lake.topic, lake.epoch)
             return [await copy.keep(lake.topic) for _ in range(times)][-1]
         finally:
             await catalog.close()
@@ -49,7 +52,7 @@ def test_appends_that_the_copy_does_not_have_are_told_by_their_objects(
     lake.append((0, 7), late=2, carry=1)
     lake.replace(*lake.files())
     assert keep(lake) == 3
-    assert copies_of(lake.lake, lake.topic) == {lake.epoch: 3}
+    assert copies_of(lake.lake, lake.topic, lake.epoch, 3) == {lake.epoch: 3}
     beyond = [lake.append((0, 4), dead=1)["id"], lake.append((0, 3), (1, 3))["id"]]
     lost = lake.append((1, 2), dead=1)
     lake.delete(
@@ -71,3 +74,39 @@ def test_appends_that_the_copy_does_not_have_are_told_by_their_objects(
     assert {
         (file["url"], file["rows"]) for file in answer["files"] if file["what"] != "deletes"
     } == live - gone
+
+
+def test_many_small_copies_become_one_that_says_the_same(
+    lake: SmallLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(4):
+        lake.append((0, 3))
+        keep(lake)
+    (before,) = kept_in_lake(lake.settings)
+    assert keep(lake, merge=True) == 0, "so few stay as they are"
+    monkeypatch.setattr(catalogue, "FEW", 2)
+    stayed = lake.bucket.keys(f"catalog/{lake.topic}/{lake.epoch}/")[0]
+    content = lake.bucket.read(stayed)
+    assert keep(lake, merge=True) == 4
+    keys = lake.bucket.keys(f"catalog/{lake.topic}/{lake.epoch}/")
+    assert [key.rpartition("/")[2] for key in keys] == [f"{1:018d}-{4:018d}.json.gz", "state.json.gz"]
+    # One that a killed process had not deleted yet.
+    lake.bucket.client().put_object(Bucket=lake.bucket.name, Key=stayed, Body=content)
+    (after,) = kept_in_lake(lake.settings)
+    assert after["commits"] == before["commits"]
+    assert keep(lake) == 4
+    assert copies_of(lake.lake, lake.topic, lake.epoch, 4) == {lake.epoch: 4}
+    assert copies_of(lake.lake, lake.topic, lake.epoch, 2) == {lake.epoch: 4}, "it goes beyond the head"
+
+
+def test_only_runs_that_follow_each_other_are_merged() -> None:
+    def chunks(*spans: tuple[int, int]) -> list[tuple[int, int, str]]:
+        return [(first, last, f"{first}-{last}") for first, last in spans]
+
+    small = [(number, number) for number in range(1, 2 * COMMITS + 1)]
+    runs = list(mergeable(chunks(*small)))
+    assert [(run[0][0], run[-1][1]) for run in runs] == [(1, COMMITS), (COMMITS + 1, 2 * COMMITS)]
+    assert list(mergeable(chunks((1, COMMITS), (COMMITS + 1, 2 * COMMITS)))) == [], "never twice"
+    assert list(mergeable(chunks(*small[:FEW]))) == []
+    with_gap = [*small[:FEW], *small[FEW + 1 : 2 * FEW + 2]]
+    assert [(run[0][0], run[-1][1]) for run in mergeable(chunks(*with_gap))] == [(FEW + 2, 2 * FEW + 2)]

@@ -29,8 +29,8 @@ STEP = 1_200  # events a second apart: three steps are a period
 class Stream:
     """Events without end: most in order, some again in the other partition, some an hour late."""
 
-    def __init__(self, kafka: Kafka, topic: str) -> None:
-        self._kafka, self._topic = kafka, topic
+    def __init__(self, kafka: Kafka, topic: str, pause_s: float = 0.4) -> None:
+        self._kafka, self._topic, self._pause_s = kafka, topic, pause_s
         self.sent = 0
         self.records = 0
         self._stopped = threading.Event()
@@ -54,7 +54,7 @@ class Stream:
             produce(self._kafka, self._topic, records)
             self.sent = first + STEP
             self.records += len(records)
-            if self._stopped.wait(0.4):
+            if self._stopped.wait(self._pause_s):
                 return
 
 
@@ -90,9 +90,8 @@ def test_upkeep_that_is_killed_at_any_moment_leaves_nothing_but_orphans(
     beside = start_upkeep({**environment, "TUKANG_NAME": "beside"}, log)
     began = time.monotonic()
     services.wait("a seal", lambda: "sealed" in states(services, topic))
-    first_s = min(
-        time.monotonic() - began, 3.0
-    )  # kills come at any moment of what takes so long here and now
+    # Kills come at any moment of what takes so long here and now.
+    first_s = min(time.monotonic() - began, 2.0)
     dice = random.Random(7)
     for number in range(KILLS):
         process = start_upkeep({**environment, "TUKANG_NAME": f"upkeep-{number}"}, log)

@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -72,7 +73,7 @@ rows = st.lists(
 
 
 @given(st.lists(rows, min_size=1, max_size=4), st.sets(st.sampled_from([0, HOUR, 2 * HOUR])))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_row_is_kept_once_and_only_twins_leave(
     tmp_path_factory: pytest.TempPathFactory, files: list[list[Row]], sealed: set[int]
 ) -> None:
@@ -151,6 +152,25 @@ def test_files_end_at_the_size_asked_for_and_say_what_they_are_part_of(tmp_path:
     )
     assert sum(file.rows for file in out) == 1000
     assert all(file.bytes == file.path.stat().st_size for file in out)
+
+
+def test_ids_have_a_bloom_filter_that_is_no_larger_than_they_need(tmp_path: Path) -> None:
+    sizes = {}
+    for count in (10, 20_000):
+        paths, _ = written(tmp_path, [[(number, f"id-{number:09}") for number in range(count)]])
+        _, [file] = merged(tmp_path, [Source(paths[0], 1, sealed=False)], [0])
+        sizes[count] = file.bytes
+        # Only what the filter cannot exclude is read.
+        with duckdb.connect() as connection:
+            query = f"SELECT bloom_filter_excludes FROM parquet_bloom_probe('{file.path}', '_event_id', ?)"
+            for name, excluded in (("id-000000005", False), ("id-00000000x", True)):
+                assert connection.execute(query, [name]).fetchall() == [(excluded,)]
+    assert sizes[10] < 10_000
+    without, _ = written(tmp_path, [[(number, None) for number in range(10)]])
+    _, [file] = merged(tmp_path, [Source(without[0], 1, sealed=False)], [0])
+    with duckdb.connect() as connection:
+        offsets = f"SELECT bloom_filter_offset FROM parquet_metadata('{file.path}')"
+        assert set(connection.execute(offsets).fetchall()) == {(None,)}
 
 
 def test_types_are_kept_exactly(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_a_database_deleted_under_load_is_made_again_and_nothing_is_lost_or_doub
     topic = kafka.topic(partitions=2, retention_ms=-1)
     services.create(topic, event_id=["id"], event_time=["at"], lateness="1s", period="hour", grace="0s")
     worker(services, topic, FLUSH_AGE="300ms")
-    stream = Stream(kafka, topic)
+    stream = Stream(kafka, topic, pause_s=0.8)
     stream.start()
     environment = {**services.environment, "TUKANG_MEMORY": "256MiB"}
     log = str(services.folder / "upkeep.log")
@@ -57,7 +57,7 @@ def test_a_database_deleted_under_load_is_made_again_and_nothing_is_lost_or_doub
     upkeep.join()
     # The loader is ahead of the copy when the database goes: some of what it has never happened.
     before = appended(services, topic)
-    services.wait("commits beyond the copy", lambda: appended(services, topic) > before + 3_000)
+    services.wait("commits beyond the copy", lambda: appended(services, topic) > before + 1_500)
     warehouse = services.folder / "warehouse.duckdb"
     load = ("load", "--to", f"duckdb:///{warehouse}", "--loader", "dwh", topic)
     tukang(services, *load)
@@ -75,7 +75,7 @@ def test_a_database_deleted_under_load_is_made_again_and_nothing_is_lost_or_doub
 
     upkeep = start_upkeep({**environment, "TUKANG_NAME": "upkeep-2"}, log)
     sent = stream.sent
-    services.wait("the stream goes on", lambda: stream.sent > sent + 3_000)
+    services.wait("the stream goes on", lambda: stream.sent > sent + 1_500)
     stream.stop()
     services.wait("everything in the lake", lambda: appended(services, topic) == stream.records)
     upkeep.kill()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
-from deploy.part import clean_environment
 from tests.ingest.test_way import START_MS, event, events, produce, worker
+from tests.ingest.upkeep.processes import upkeep_once
 from tests.stack.kafka import Kafka
 from tests.stack.services import Services
 
@@ -17,16 +14,9 @@ pytestmark = pytest.mark.slow
 
 def upkeep(services: Services) -> str:
     """Runs `tukang upkeep --once` and returns its log."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tukang", "upkeep", "--once"],
-        env=clean_environment({**services.environment, "TUKANG_NAME": "upkeep-1"}),
-        cwd=services.folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
+    return upkeep_once(
+        {**services.environment, "TUKANG_NAME": "upkeep-1"}, str(services.folder / "upkeep.log")
     )
-    assert done.returncode == 0, done.stderr
-    return done.stderr
 
 
 def states(services: Services, topic: str) -> list[str]:
@@ -48,14 +38,14 @@ def topic(kafka: Kafka, services: Services) -> str:
     return name
 
 
-def test_complete_periods_become_few_files_with_the_same_rows_less_twins(
+def test_complete_periods_become_few_files_and_a_late_row_one_beside_them(
     kafka: Kafka, services: Services, topic: str
 ) -> None:
-    worker(services, topic, FLUSH_ROWS="500")
+    worker(services, topic, FLUSH_ROWS="500", FLUSH_AGE="300ms")
     total = 9_000  # two and a half hours, an event a second
-    for start in range(0, total, 3_000):
-        produce(kafka, topic, events(start, start + 3_000))
-        services.wait_committed(topic, start + 3_000)
+    for start in (0, total // 2):
+        produce(kafka, topic, events(start, start + total // 2))
+        services.wait_committed(topic, start + total // 2)
     # The same event in another partition: no window of a worker sees both.
     produce(kafka, topic, [(1, event(100), START_MS + total * 1000)])
     services.wait_committed(topic, total + 1)
@@ -71,33 +61,23 @@ def test_complete_periods_become_few_files_with_the_same_rows_less_twins(
     ]
     twins = [row for row in before if row[2] == "e100"]
     assert len(twins) == 2
-    assert content(services, topic) == [row for row in before if row != max(twins, key=lambda row: row[0])]
+    sealed = [row for row in before if row != max(twins, key=lambda row: row[0])]
+    assert content(services, topic) == sealed
     line = services.get(f"/topics/{topic}/ledger", limit=1000)["lines"][-1]
     assert line["kind"] == "replace"
     rows = services.rows(topic)
     assert rows.sql("SELECT count(*) FROM rows WHERE _sequence IS NULL").fetchone() == (0,)
     assert upkeep(services).count("sealed") == 0, "nothing is due twice"
 
-
-def test_a_late_row_reopens_its_period_and_is_sealed_beside_the_big_file(
-    kafka: Kafka, services: Services, topic: str
-) -> None:
-    worker(services, topic)
-    produce(kafka, topic, events(0, 4_000))
-    services.wait_committed(topic, 4_000)
-    services.wait("complete periods", lambda: states(services, topic) == ["complete"] * 2)
-    upkeep(services)
-    big = {file["url"] for file in services.files(topic)}
-    produce(kafka, topic, [(0, event(10, late=True).replace(b'"e10"', b'"other"'), START_MS + 4_001_000)])
-    produce(kafka, topic, [(1, event(11), START_MS + 4_002_000)])
-    services.wait_committed(topic, 4_002)
-    assert states(services, topic) == ["reopened", "sealed"]
-    services.wait(
-        "sealed again",
-        lambda: "1 periods sealed" in upkeep(services) or states(services, topic)[0] == "sealed",
-    )
-    assert states(services, topic) == ["sealed", "sealed"]
-    files = {file["url"] for file in services.files(topic)}
-    assert big < files
+    # Late: a new row of the first hour, and one that is there already, from the other partition.
+    big = {file["url"] for file in files}
+    late = event(10, late=True).replace(b'"e10"', b'"other"')
+    produce(kafka, topic, [(0, late, START_MS + total * 1000), (1, event(12), START_MS + total * 1000)])
+    services.wait_committed(topic, total + 3)
+    assert states(services, topic) == ["reopened", "sealed", "sealed"]
+    services.wait("sealed again", lambda: "1 periods sealed" in upkeep(services))
+    assert states(services, topic) == ["sealed"] * 3
+    files = services.files(topic)
+    assert big < {file["url"] for file in files}
     assert len(files) == len(big) + 1
-    assert len(content(services, topic)) == 4_001
+    assert len(content(services, topic)) == len(sealed) + 1

@@ -20,7 +20,7 @@ from tests.ingest.upkeep.processes import start
 from tests.ingest.upkeep.tomorrow import AHEAD_US, sweep_for_ever, sweep_once
 from tests.stack.store import Bucket
 
-KILLS = 6
+KILLS = 5
 FOREIGN = [
     "fresh/orders/other.parquet",
     "fresh/orders/sub/x-rows.parquet",
@@ -68,8 +68,8 @@ def test_a_sweep_that_is_killed_again_and_again_deletes_nothing_that_is_live(
     assert answer.is_success, answer.text
     for key in FOREIGN:
         lake.bucket.client().put_object(Bucket=lake.bucket.name, Key=key, Body=b"not ours")
-    orphans = [orphan(lake) for _ in range(40)]
-    for _ in range(12):
+    orphans = [orphan(lake) for _ in range(20)]
+    for _ in range(7):
         lake.append((0, 5), (1, 5), dead=1)
         lake.replace(lake.files()[-1], drop=[0])
     before = lake.bucket.keys("sealed/") + lake.bucket.keys("fresh/")
@@ -100,4 +100,4 @@ def test_a_sweep_that_is_killed_again_and_again_deletes_nothing_that_is_live(
     assert {lake.lake.url(key) for key in [*FOREIGN, *under_way]} <= there
     data = {url for url in there if url.startswith((lake.lake.url("fresh/"), lake.lake.url("sealed/")))}
     assert data == live.union(lake.lake.url(key) for key in [*FOREIGN, *under_way]) & data
-    assert len(before) > len(data) + 40
+    assert len(before) > len(data) + 20

@@ -28,8 +28,8 @@ class StoreOfTomorrow(Lake):
     def now_us(self) -> int:
         return super().now_us() + AHEAD_US
 
-    def objects(self, key: str) -> Iterator[Found]:
-        for found in super().objects(key):
+    def objects(self, key: str, after: str = "") -> Iterator[Found]:
+        for found in super().objects(key, after):
             stem = found.url.rpartition("/")[2][:36].replace("-", "")
             named_us = int(stem[:12], 16) * 1000 if len(stem) == 32 and stem.isalnum() else 0
             ahead = AHEAD_US if named_us >= self.jump_us else 0
