@@ -5,7 +5,7 @@ SHELL := /bin/sh
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
 	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& { echo $$p; break; }; done)
-JOBS ?= 3
+JOBS ?= 4
 BIN := .venv/bin
 SOURCES := ingest api loaders deploy tukang.py
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
@@ -19,7 +19,7 @@ run: .venv/installed
 
 setup: .venv/developed
 
-# Three at once, because most tests wait for servers; `make test JOBS=0` runs them one after the other.
+# Four at once, because most tests wait for servers; `make test JOBS=0` runs them one after the other.
 test: .venv/developed
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -37,24 +36,30 @@ class StackError(Exception):
     """A part did not start, or died: the message says which one, why, and what to do."""
 
 
+_promised: list[socket.socket] = []
+
+
 def free_ports(count: int) -> list[int]:
     """`count` different TCP ports of the loopback interface on which nobody listens now.
 
     From below the range that the system gives to outgoing connections: one of those would take the port of a part
-    that has not started yet, or is started again.
+    that has not started yet, or is started again. They stay bound here while this process lives: a server may listen
+    all the same (SO_REUSEADDR, which servers set), but no other process is given them.
     """
     below = _first_port_of_outgoing()
     candidates = [*random.SystemRandom().sample(range(10_000, below), 1_000), *[0] * count]
-    with ExitStack() as held:
-        found: list[int] = []
-        while len(found) < count:
-            each = held.enter_context(socket.socket())
-            try:
-                each.bind((LOOPBACK, candidates.pop(0)))
-            except OSError:
-                continue
-            found.append(each.getsockname()[1])
-        return found
+    found: list[int] = []
+    while len(found) < count:
+        each = socket.socket()
+        try:
+            each.bind((LOOPBACK, candidates.pop(0)))
+        except OSError:
+            each.close()
+            continue
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _promised.append(each)
+        found.append(each.getsockname()[1])
+    return found
 
 
 def _first_port_of_outgoing() -> int:
