@@ -4,7 +4,6 @@ The order of things is here; the parts are in `deploy/local.py`, the events in `
 the end in `deploy/show.py`.
 """
 
-import os
 import signal
 import sys
 import tempfile
@@ -79,23 +78,33 @@ def _demo(console: Console, *, stay: bool, keep: str | None) -> int:
     folder = _folder(keep)
     # What reads the flights is interrupted with everything else, and only then waited for.
     with ThreadPoolExecutor(1) as pool, ExitStack() as everything:
+        stack = everything.enter_context(Stack(folder, topics=",".join(flights.TOPICS), remove=keep is None))
         database = duckdb.connect()
         prepared = pool.submit(_prepare, database)
         everything.callback(database.interrupt)
-        stack = everything.enter_context(Stack(folder, topics=",".join(flights.TOPICS), remove=keep is None))
-        _start(console, stack)
-        played = _play(console, stack, prepared)
-        everything.callback(played.watch.close)
+        try:
+            return _shown(console, stack, prepared, everything, stay=stay)
+        except KeyboardInterrupt:
+            console.print("stopping ...")
+            raise
 
-        verified = stack.run("verify", width=console.width)
-        console.print(show.figures(played))
-        console.print(show.question(stack.run("sql", show.QUESTION, width=console.width)), "")
-        console.print(show.addresses(stack, stay=stay), "")
-        console.print(verified.stdout.strip() or verified.stderr.strip(), markup=False)
-        if stay and verified.returncode == 0:
-            _stay(console, stack, played)
-            console.print(verified.stdout.strip().splitlines()[-1], markup=False)
-        return verified.returncode
+
+def _shown(
+    console: Console, stack: Stack, prepared: Future[Any], everything: ExitStack, *, stay: bool
+) -> int:
+    _start(console, stack)
+    played = _play(console, stack, prepared)
+    everything.callback(played.watch.close)
+
+    verified = stack.run("verify", width=console.width)
+    console.print(show.figures(played))
+    console.print(show.question(stack.run("sql", show.QUESTION, width=console.width)), "")
+    console.print(show.addresses(stack, stay=stay), "")
+    console.print(verified.stdout.strip() or verified.stderr.strip(), markup=False)
+    if stay and verified.returncode == 0:
+        _stay(console, stack, played)
+        console.print(verified.stdout.strip().splitlines()[-1], markup=False)
+    return verified.returncode
 
 
 def _folder(keep: str | None) -> Path:
@@ -206,7 +215,7 @@ def _stay(console: Console, stack: Stack, played: Played) -> None:
                 live.update(show.pulse(stack, played, time.monotonic() - began))
                 time.sleep(1)
     except KeyboardInterrupt:
-        return
+        console.print("stopping ...")
 
 
 @contextmanager
@@ -220,7 +229,6 @@ def _one_signal_interrupts() -> Iterator[list[int]]:
     def interrupt(number: int, _: object) -> None:
         if not caught:
             caught.append(number)
-            os.write(2, b"stopping ...\n")  # a stream may be in the middle of a write
             raise KeyboardInterrupt
 
     before = {

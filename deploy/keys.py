@@ -12,7 +12,6 @@ from pathlib import Path
 import api.settings
 import ingest.settings
 import loaders.settings
-from deploy.part import STACK_MARK
 
 PREFIX = "TUKANG_"
 
@@ -23,7 +22,7 @@ KEYS = {
 }
 """As they stand in the file; in the environment in capitals, behind the prefix."""
 
-_OTHERS = {f"{PREFIX}CONFIG", STACK_MARK}
+_OTHERS = {f"{PREFIX}CONFIG", f"{PREFIX}STACK"}  # the latter marks the processes of an embedded stack
 
 # What Kubernetes puts there for a Service whose name begins with tukang, such as TUKANG_API_PORT_8470_TCP_ADDR.
 _OF_KUBERNETES = re.compile(

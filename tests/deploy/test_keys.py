@@ -4,6 +4,7 @@ from pathlib import Path
 
 from deploy.keys import misspelt
 from deploy.local import Stack
+from deploy.part import Ward
 
 
 def test_a_key_that_nobody_reads_is_told_with_the_nearest_one() -> None:
@@ -24,7 +25,7 @@ def test_keys_of_the_file_are_looked_at_too(tmp_path: Path) -> None:
 
 
 def test_what_the_embedded_stack_and_kubernetes_set_is_no_slip(tmp_path: Path) -> None:
-    environment = Stack(tmp_path, topics="orders").environment
+    environment = Stack(tmp_path, topics="orders").environment | Ward().environment
     assert not list(misspelt(environment))
     kubernetes = (
         "SERVICE_HOST",
