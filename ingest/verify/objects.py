@@ -93,8 +93,8 @@ def check(
     except LakeMissing:
         return damage(
             "object_missing",
-            f"the object is not in the store; {file['rows']} {file['what']} are gone: put it back from a copy of the bucket, "
-            "or read its times from Kafka again (tukang topics backfill)",
+            f"the object is not in the store; {file['rows']} {file['what']} are gone: put it back from a copy of the "
+            "bucket, or read its times from Kafka again (tukang topics backfill)",
         )
     checked.proven = sha256 is not None
     try:
