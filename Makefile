@@ -10,7 +10,7 @@ BIN := .venv/bin
 SOURCES := ingest api loaders deploy tukang.py
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: run setup test test-fast lint bench bench-lake bench-api bench-encodings bench-verify record simulate chaos docs picture \
+.PHONY: run setup test test-fast lint bench bench-lake bench-api bench-encodings bench-verify record simulate chaos chaos-upkeep docs picture \
 	clean distclean
 .DEFAULT_GOAL := run
 
@@ -55,6 +55,10 @@ simulate: .venv/developed
 
 chaos: .venv/developed
 	$(BIN)/python -m tests.chaos.run --minutes $(or $(MINUTES),10) $(ARGS)
+	$(MAKE) chaos-upkeep
+
+# Upkeep alone: killed KILLS times beside a running worker.
+chaos-upkeep: .venv/developed
 	UPKEEP_KILLS=$(or $(KILLS),200) $(BIN)/python -m pytest --timeout 3600 tests/ingest/upkeep/test_kills.py
 
 docs: .venv/installed

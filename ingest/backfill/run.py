@@ -148,10 +148,10 @@ class _Work:
             await self.commit(filled)
         difference, encoded, beside = Difference(), list[Encoded](), set[int]()
         counted, named, fresh = counts(), list[pa.Table](), list[pa.Table]()
-        retyped: set[str] = set()
-        portions = self._portions(files, retyped)
+        types = list[pa.Schema]()
+        portions = self._portions(files, types)
         while (table := await asyncio.to_thread(next, portions, None)) is not None:
-            outcome, twins_of = await self._portion(table, fresh, retyped)
+            outcome, twins_of = await self._portion(table, fresh, types)
             difference.add(outcome.difference)
             fresh.append(outcome.fresh)
             beside |= twins_of if outcome.duplicates.total() else set()
@@ -263,8 +263,8 @@ class _Work:
         files = inquiry.files(topic, head, after=oldest - 1)
         return [file for file in files if file["what"] == "deletes"], begins
 
-    def _portions(self, files: Sequence[File], retyped: set[str]) -> Iterator[pa.Table]:
-        """The rows of files, a bounded number at a time; `retyped` gets the columns that have another type there."""
+    def _portions(self, files: Sequence[File], types: list[pa.Schema]) -> Iterator[pa.Table]:
+        """The rows of files, a bounded number at a time; `types` gets the files' own schemas."""
         held: list[pa.Table] = []
         for file in files:
 
@@ -275,7 +275,7 @@ class _Work:
                 return data
 
             with pq.ParquetFile(arrow_file(int(file["bytes"]), part), pre_buffer=True) as parquet:
-                retyped |= retyped_columns(parquet.schema_arrow, self._decoding.schema.arrow())
+                types.append(parquet.schema_arrow)
                 for number in range(parquet.num_row_groups):
                     table = parquet.read_row_group(number)
                     own = [
@@ -289,7 +289,7 @@ class _Work:
             yield pa.concat_tables(held)
 
     async def _portion(
-        self, old: pa.Table, fresh: Sequence[pa.Table], retyped: set[str]
+        self, old: pa.Table, fresh: Sequence[pa.Table], types: Sequence[pa.Schema]
     ) -> tuple[Outcome, set[int]]:
         times = np.asarray(old.column("_event_time").cast(pa.int64()).to_numpy(), np.int64)
         asked = (times >= self._of.start_us) & (times < self._of.end_us)
@@ -301,6 +301,9 @@ class _Work:
         }
         twins, beside = await asyncio.to_thread(self._twins, old, parts, self._others)
         known = pa.concat_tables([twins, *self._fresh, *fresh])
+        # By the schema of now: what was read may have made it another.
+        now = self._decoding.schema.arrow()
+        retyped = {name for each in types for name in retyped_columns(each, now)}
         outcome = await asyncio.to_thread(
             lambda: compared(old, asked, parts, self._decoding.schema, self._settings, known, retyped)
         )
@@ -328,7 +331,7 @@ class _Work:
         ids, beside = pc.unique(rows.column("_event_id")), set[int]()
         for file in files:
             if stood_in.any() or overlaps(file, *between):
-                for table in self._portions([file], set()):
+                for table in self._portions([file], []):
                     same = table.select(TWIN).filter(pc.is_in(table.column("_event_id"), value_set=ids))
                     if same.num_rows:
                         found.append(same)

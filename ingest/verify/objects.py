@@ -92,7 +92,9 @@ def check(
                 tail = patient(lambda: lake.get(file["url"], size - needed, size))
     except LakeMissing:
         return damage(
-            "object_missing", f"the object is not in the store; {file['rows']} {file['what']} are gone"
+            "object_missing",
+            f"the object is not in the store; {file['rows']} {file['what']} are gone: put it back from a copy of the "
+            "bucket, or read its times from Kafka again (tukang topics backfill)",
         )
     checked.proven = sha256 is not None
     try:

@@ -13,6 +13,7 @@ from typing import Any
 
 import duckdb
 import pytest
+from click.testing import CliRunner
 
 from ingest.backfill.again import Source, reading
 from ingest.backfill.command import backfill
@@ -23,11 +24,11 @@ from ingest.lake import Lake
 from ingest.letters.replay import Replay
 from ingest.settings import Settings
 from ingest.upkeep.run import serve
-from tests.ingest.test_operate import tukang
 from tests.ingest.test_replay import DyingCatalog, DyingLake, Killed, lake_of
 from tests.ingest.test_way import START_MS, event, produce, worker
 from tests.stack.kafka import Kafka
 from tests.stack.services import Services
+from tukang import main
 
 pytestmark = pytest.mark.slow
 
@@ -42,6 +43,17 @@ def changing(number: int) -> tuple[int, bytes, int]:
     """Two of them have one key."""
     value = event(number, price=f"{number}.50", key=f"k{201 if number == 203 else number}")
     return number % 2, value, START_MS + number * 1_000
+
+
+def tukang(services: Services, *arguments: str) -> str:
+    """A command, without the seconds that a process of its own takes to begin."""
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in services.environment.items():
+            if name.startswith("TUKANG_"):
+                patched.setenv(name, value)
+        done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    return done.stdout
 
 
 class Filling:
@@ -123,6 +135,7 @@ def test_a_range_comes_back_as_the_topic_is_told_now_and_loaders_follow(
     assert differs in said
     assert "40 rows stay as they are" in said
     assert "  _event_id: 320 rows\n" in said
+    assert "  price: 320 rows\n" in said, "of another type"
     for puts, dies in ((0, ""), (2, ""), (100, "before")):
         filling.killed(puts, dies)
         assert head() == before
@@ -138,11 +151,11 @@ def test_a_range_comes_back_as_the_topic_is_told_now_and_loaders_follow(
     rows = EVENTS + MORE - 1
     found = services.rows(topic).sql(
         "SELECT count(*), count(DISTINCT (_lake_partition, _offset)), count(DISTINCT n),"
-        " count(*) FILTER (_event_id LIKE 'k%'), sum(price::DECIMAL(9, 2)) FILTER (n < 160), "
-        " sum(price::DECIMAL(9, 2)) FILTER (n = 401), typeof(any_value(price)) FROM rows"
+        " count(*) FILTER (_event_id LIKE 'k%' AND n < 600), sum(price::DECIMAL(9, 2)) FILTER (n < 160), "
+        " sum(price::DECIMAL(9, 2)) FILTER (n = 401) FROM rows"
     )
     prices = (sum(Decimal(n) + Decimal("0.5") for n in range(160)), Decimal("401.50"))
-    assert found.fetchone() == (rows, rows, rows, 319 + MORE, *prices, "DECIMAL(9,2)")
+    assert found.fetchone() == (rows, rows, rows, 319, *prices)
 
     # One that dies after its commit is done.
     services.http.patch(f"/topics/{topic}", json={"settings": {"event_id": ["id"]}}).raise_for_status()
