@@ -121,29 +121,27 @@ def say_missing(worker: Worker, said: set[str]) -> set[str]:
 async def watch_logs(
     worker: Worker, now_us: Callable[[], int], limits_of: Callable[[str], Awaitable[Limits]]
 ) -> None:
-    """Publishes held-back rows early where Kafka is about to forget them."""
+    """Has held-back rows go early where Kafka is about to forget them: with the topic's next batch, which is due."""
     while True:
         await asyncio.sleep(WATCH_LOGS_S)
         for topic in list(worker.topics.values()):
-            if topic.publishing is None and (danger := await _endangered(worker, topic, now_us, limits_of)):
+            if await _endangered(worker, topic, now_us, limits_of):
                 log.warning("topic %s: held-back rows go early, Kafka is about to forget them", topic.name)
-                worker.publish(topic, danger)
 
 
 async def _endangered(
     worker: Worker, topic: Topic, now_us: Callable[[], int], limits_of: Callable[[str], Awaitable[Limits]]
-) -> list[int]:
+) -> bool:
     parts = {p: part for p, part in topic.parts.items() if part.held.rows and part.checked}
     if not parts:
-        return []
+        return False
     try:
         ranges = await worker.source.log_range(frozenset(TopicPartition(topic.name, p) for p in parts))
     except (BrokerAway, KafkaError) as error:
         log.warning("topic %s: it is not known where its log starts: %s", topic.name, error)
-        return []
-    limits = await limits_of(topic.name)
-    return [
-        parts[tp.partition].held.base.lake_partition
-        for tp, log_ends in ranges.items()
-        if parts[tp.partition].endangered(log_ends, limits, now_us() // 1000)
-    ]
+        return False
+    limits, now_ms = await limits_of(topic.name), now_us() // 1000
+    endangered = False
+    for tp, log_ends in ranges.items():
+        endangered |= parts[tp.partition].watch(log_ends, limits, now_ms)
+    return endangered

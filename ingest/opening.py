@@ -14,10 +14,11 @@ from ingest.catalog import Answer, Catalog
 from ingest.dedup import Seen
 from ingest.held import Held
 from ingest.lake import Lake
+from ingest.part import Part
 from ingest.position import Position, time_from_text, time_to_text
 from ingest.remember import remember, window_start
 from ingest.schema import TopicSchema
-from ingest.topic import Part, Topic
+from ingest.topic import Topic
 from ingest.topic_settings import TopicSettings
 
 log = logging.getLogger(__name__)

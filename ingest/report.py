@@ -9,7 +9,8 @@ from ingest import patience
 from ingest.position import time_to_text
 
 if TYPE_CHECKING:
-    from ingest.topic import Part, Topic
+    from ingest.part import Part
+    from ingest.topic import Topic
     from ingest.worker import Worker
 
 

@@ -23,8 +23,7 @@ from ingest.decode import Decoded, decode
 from ingest.held import Held, stands_in
 from ingest.ids import uuid7
 from ingest.letter_rate import LetterRate
-from ingest.log_limits import Limits, endangered
-from ingest.position import Position
+from ingest.part import Part
 from ingest.publish import Press
 from ingest.schema import TopicSchema, merge
 from ingest.topic_settings import TopicSettings
@@ -35,29 +34,6 @@ SAID = 8  # lake partitions of a commit that the log names: there may be hundred
 
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
-
-
-@dataclass(slots=True, eq=False)
-class Part:
-    """One assigned broker partition: what is held of it, and how far its chunks came."""
-
-    held: Held
-    committed: Position  # as the API has stored it
-    expected: int  # where the next chunk has to start
-    checked: bool = False  # against the API, since the last assignment
-    positioning: int = -1
-    tail: asyncio.Task[None] | None = None  # the last chunk under way; chunks are taken in their order
-    alive: bool = True  # False: dropped; what is still under way for it counts for nothing
-    end: int = -1  # the log's end, confirmed, when the whole log is readable; else -1
-    confirmed_at_us: int = 0
-
-    def endangered(self, log_ends: tuple[int, int], limits: Limits, now_ms: int) -> bool:
-        """Whether Kafka is about to forget records that a restart would have to read again."""
-        stored = self.committed
-        if stored.next is None:
-            return False
-        needed = int(stored.carried[0]) if len(stored.carried) else stored.next
-        return endangered(needed, self.held.oldest_ms(), log_ends, limits, stored.next, now_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +170,8 @@ class Topic:
         """Why the topic is due, or None; None too while a batch of it is on its way."""
         if self.publishing is not None or not self.parts:
             return None
+        if any(part.hurries for part in self.parts.values()):
+            return "log's start"
         helds = [part.held for part in self.parts.values()]
         if self.settings.error_mode == "suspend" and any(
             held.dead and not len(held.awaited) for held in helds
@@ -212,14 +190,18 @@ class Topic:
     async def publish(self, early: Collection[int] = ()) -> None:
         """One batch: cut, encode, put, commit. A conflict drops the topic; a refusal stops it.
 
-        `early`: lake partitions whose held-back rows go too.
+        `early`: lake partitions whose held-back rows go too, besides those that Kafka is about to forget.
         """
         parts = {part.held.base.lake_partition: part for part in self.parts.values()}
         commit_id = uuid7(self.means.now_us(), self.means.press.randbits)
         async with self._lock:
             # Rows stand under what they were read under, whatever the topic is told until their commit.
             epoch, rule_version = self.epoch, self.rule_version
+            hurried = [part for part in parts.values() if part.hurries]
+            early = {*early, *(part.held.base.lake_partition for part in hurried)}
             cut = await self._run(self._cut, list(parts.values()), commit_id, early)
+            for part in hurried:
+                part.endangered = False
         if cut is None:
             return
         press = self.means.press

@@ -31,11 +31,12 @@ from ingest.lake import Lake, LakeRefused, LakeUnavailable
 from ingest.log_limits import LogLimits
 from ingest.metrics import WorkerFigures
 from ingest.opening import Found, open_parts
+from ingest.part import Part
 from ingest.patience import growing_pauses
 from ingest.publish import Press
 from ingest.settings import Settings, SettingsWrong
 from ingest.source import ChunkSource, make_app
-from ingest.topic import Means, Part, Topic
+from ingest.topic import Means, Topic
 from ingest.topic_settings import TopicSettings, topic_settings
 
 log = logging.getLogger(__name__)

@@ -122,3 +122,18 @@ def test_a_commit_names_the_rules_under_which_its_rows_were_cut() -> None:
             assert [commit["rule_version"] for commit in topical.commits] == [0]
 
     asyncio.run(play())
+
+
+def test_what_kafka_is_about_to_forget_goes_as_soon_as_the_batch_under_way_is_done() -> None:
+    async def play() -> None:
+        async with held() as topical:
+            topic, part = topical.topic, topical.topic.parts[0]
+            topic.publishing = asyncio.ensure_future(asyncio.sleep(0))
+            part.endangered = True
+            assert topic.due(NOW_US) is None
+            topic.publishing = None
+            assert topic.due(NOW_US) == "log's start"
+            await topic.publish()
+            assert topic.due(NOW_US) is None
+
+    asyncio.run(play())

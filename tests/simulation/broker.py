@@ -52,7 +52,9 @@ class Topic:
 
     def append(self, partition: int, event: Event, transaction: int | None = None) -> None:
         log = self.logs[partition]
-        record = Record(len(self.made), self.life, partition, log.end, event, self._now(), transaction)
+        now = self._now()
+        readable_at = None if transaction is not None or log.open_transactions else now
+        record = Record(len(self.made), self.life, partition, log.end, event, now, readable_at, transaction)
         self.made.append(record)
         log.records[log.end] = record
         if transaction is not None:
@@ -64,8 +66,12 @@ class Topic:
         for record in self._transactions.pop(transaction, []):
             record.aborted = abort
         for log in self.logs:
+            before = log.stable_end
             if log.open_transactions.pop(transaction, None) is not None:
                 log.end += 1  # the marker
+            for offset in range(before, log.stable_end):
+                if offset in log.records:
+                    log.records[offset].readable_at = self._now()
 
     @property
     def open_transactions(self) -> list[int]:

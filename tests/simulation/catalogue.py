@@ -146,6 +146,7 @@ class Network:
         self.doubled = 0.0
         self.late = 0.0
         self.on_step: Callable[[Any, str], None] = lambda process, step: None
+        self.on_end: Callable[[], None] = lambda: None  # of what a fault delayed
 
     def send(
         self, process: Any, method: str, path: str, content: bytes, reply: Callable[[int, Any], None]
@@ -156,6 +157,7 @@ class Network:
         if rng.random() < self.late:
             self.count("request late")
             way += rng.choice([rng.uniform(0.3, 3), rng.uniform(2, 20)])
+            self.scheduler.after(way, self.on_end)
         if rng.random() < self.request_lost:
             self.count("request lost")
         else:
@@ -218,6 +220,7 @@ class SimulatedCatalog(Catalog):
         def give_up() -> None:
             if not answered.done():
                 answered.set_exception(CatalogUnavailable(f"{method} {path}: no answer"))
+                self._network.on_end()
 
         self._network.send(self._process, method, path, orjson.dumps(body), reply)
         patience = TIMEOUT_S if self._network.api_up else self._network.rng.uniform(0.01, 0.5)

@@ -19,5 +19,10 @@ class Clock:
     def now_us(self) -> int:
         return START_US + int(self.scheduler.now * self.rate * 1_000_000) + self.ahead_us
 
+    @property
+    def behind_s(self) -> float:
+        """How far it is behind the world's time; negative: ahead."""
+        return self.scheduler.now * (1 - self.rate) - self.ahead_us / 1_000_000
+
     def jump(self, by_us: int) -> None:
         self.ahead_us += by_us

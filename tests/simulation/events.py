@@ -39,7 +39,7 @@ class Event:
 
 @dataclass(slots=True)
 class Record:
-    """One record of a log. `gone_at`: when the broker deleted it, by virtual time."""
+    """One record of a log, with virtual times. `gone_at`: when the broker deleted it."""
 
     index: int
     life: int
@@ -47,6 +47,7 @@ class Record:
     offset: int
     event: Event
     at: float
+    readable_at: float | None  # None: a transaction hides it
     transaction: int | None = None
     aborted: bool = False
     gone_at: float | None = None

@@ -149,7 +149,7 @@ class Faults:
         process = self._some()
         if process is None or process.loop is None:
             return
-        self.world.count("pause" if seconds < SESSION_S else "pause beyond the session")
+        self.world.count("pause" if seconds < SESSION_S else "pause beyond the session", seconds)
         process.loop.pause()
         loop = process.loop
         self._expelled_after_session(process, process.starts)
@@ -187,24 +187,27 @@ class Faults:
 
     def _memory(self) -> None:
         if process := self._some():
-            self.world.count("memory")
             process.memory_share = self.rng.choice([0.55, 0.8, 0.8])
+            short_s = self.rng.uniform(0.5, 3)
+            self.world.count("memory", short_s)
 
             def relieved() -> None:
                 process.memory_share = 0.1
 
-            self.world.scheduler.after(self.rng.uniform(0.5, 3), relieved)
+            self.world.scheduler.after(short_s, relieved)
 
     # -- API, store, broker, clocks ------------------------------------------------------------------------------
 
     def _restart_api(self) -> None:
-        self.world.count("API restart")
+        away_s = self.rng.choice([0.1, 1, 3])
+        self.world.count("API restart", away_s)
         self.world.network.api_up = False
-        self.world.scheduler.after(self.rng.choice([0.1, 1, 3]), self.world.api_is_up)
+        self.world.scheduler.after(away_s, self.world.api_is_up)
 
     def _broker_away(self) -> None:
-        self.world.count("broker away")
-        self.world.broker_away_until = self.world.scheduler.now + self.rng.uniform(0.3, 4)
+        away_s = self.rng.uniform(0.3, 4)
+        self.world.count("broker away", away_s)
+        self.world.broker_away_until = self.world.scheduler.now + away_s
 
     def _jump_worker(self) -> None:
         self.world.count("worker clock jump")
@@ -269,7 +272,7 @@ class Faults:
                     upto += 1
                 if upto > log.start and any(offset in log.records for offset in range(log.start, upto)):
                     world.counts["retention"] += 1
-                    world.before_retention(topic, partition, upto)
+                    world.retention.check(topic, partition, upto)
                     topic.delete_before(partition, upto, "retention")
 
     def _retention_ahead(self) -> None:

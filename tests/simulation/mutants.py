@@ -16,7 +16,7 @@ from unittest.mock import patch
 from pyroaring import BitMap
 
 from api import commits, laws
-from ingest import opening, publish, reorder, topic
+from ingest import opening, part, publish, reorder, topic
 from ingest.held import Held
 from ingest.position import Position, no_offsets
 from tests.simulation.process import SimulatedWorker
@@ -90,8 +90,8 @@ def memory_kept_at_conflict() -> AbstractContextManager[None]:
     forget = topic.Topic._forget
 
     def keep(self: Any, parts: Any) -> Any:
-        for part in parts.values():
-            self.means.catalog.kept[self.name, part.held.base.lake_partition] = part.held.seen
+        for each in parts.values():
+            self.means.catalog.kept[self.name, each.held.base.lake_partition] = each.held.seen
         return forget(self, parts)
 
     def held(worker: Any, base: Position, start: int, seen: Any, now_us: int) -> Held:
@@ -132,7 +132,7 @@ def start_not_checked() -> AbstractContextManager[None]:
 
 def log_start_not_watched() -> AbstractContextManager[None]:
     """Carried rows stay carried, however near the log's start comes."""
-    return _replaced((topic, "endangered", lambda *_: False))
+    return _replaced((part, "endangered", lambda *_: False))
 
 
 def names_used_again() -> AbstractContextManager[None]:

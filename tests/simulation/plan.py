@@ -109,7 +109,7 @@ def plan(seed: int) -> Plan:
         put_s, most_rows = 0.05, 1000
         retention_ms = rng.choice([6_000, 10_000])
         lateness_us = rng.choice([2, 5, 9]) * second
-    return Plan(
+    drawn = Plan(
         seed=seed,
         workers=rng.choice([1, 2, 2, 3]),
         partitions=rng.choice([1, 1, 2, 3, 4]),
@@ -137,6 +137,11 @@ def plan(seed: int) -> Plan:
         fetches=rng.choice([(1, 3, 10), (3, 10, 30), (30, 100)]),
         reports=bool(faults.keys() & TOLD_BY_REPORTS),
         put_s=put_s,
-        network_s=rng.choice([0.02, 0.1, 0.4]),
+        network_s=min(rng.choice([0.02, 0.1, 0.4]), 0.1 if retention_ms else 1.0),
         faults=faults,
     )
+    if (
+        retention_ms is not None and 0.08 <= mood < 0.14
+    ):  # rows wait for longer than the broker keeps their records
+        drawn.lateness_us, drawn.step_us, drawn.stand_ins = 9 * second, second // 10, 0
+    return drawn

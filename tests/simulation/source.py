@@ -195,6 +195,7 @@ class SimulatedSource(ChunkSource):
         await group.others_gave_up(process, generation)
         if generation == group.generation and process in group.members:
             self._take_over(group.shares[process])
+            group.world.retention.disturb()  # until now nobody read them
 
 
 class Group:

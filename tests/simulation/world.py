@@ -14,7 +14,6 @@ from dataclasses import replace
 from typing import Any
 
 from aiokafka.structs import TopicPartition
-from pyroaring import BitMap
 
 from api.accept import reset_topic
 from api.positions import make_topic
@@ -27,6 +26,7 @@ from tests.simulation.faults import Faults
 from tests.simulation.plan import Plan
 from tests.simulation.process import Process
 from tests.simulation.proof import Proof
+from tests.simulation.retention import Retention
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.source import Group
 from tests.simulation.store import Store
@@ -34,7 +34,7 @@ from tests.simulation.store import Store
 log = logging.getLogger(__name__)
 
 PATIENCE_S = 8.0  # of an operator after a reset
-ANSWERS_S = 6.0  # until a lost answer is given up (`catalogue.TIMEOUT_S`) and the request was asked again
+ASKED_AGAIN_S = 7.0  # until each worker has asked again for a topic that was stopped
 REST_LIMIT_S = 200.0
 
 
@@ -52,10 +52,12 @@ class World:
         self.store = Store(self.stream("store"), self.store_clock, self.count)
         self.api = Api(empty.copy(self.database_clock))
         self.api.on_commit = self._committed
+        self.retention = Retention(self)
         self.network = Network(self.scheduler, self.stream("network"), self.api, self.count)
         self.network.mean_s = plan.network_s
         self.network.reports = plan.reports
         self.network.on_step = self._step
+        self.network.on_end = self.retention.disturb
         self.group = Group(self)
         self.processes = [Process(self, f"worker-{number}") for number in range(plan.workers)]
         self.paused_topics: set[str] = set()
@@ -67,7 +69,6 @@ class World:
         self.fetch_errors = 0.0
         self.chunks_lost = 0.0
         self.crash_at_step = 0.0
-        self.last_fault = 0.0
         self._threads = self.stream("threads")
         self._spoiling = self.stream("spoiling")
         self._ids = self.stream("ids")
@@ -80,11 +81,11 @@ class World:
     def stream(self, name: str) -> random.Random:
         return random.Random(f"{name} {self.plan.seed}")
 
-    def count(self, what: str, times: int = 1) -> None:
+    def count(self, what: str, lasting_s: float = 0.0) -> None:
         """A fault happened."""
         log.info("fault: %s", what)
-        self.counts[what] += times
-        self.last_fault = self.scheduler.now
+        self.counts[what] += 1
+        self.retention.disturb(lasting_s)
 
     def log(self, tp: TopicPartition) -> Log | None:
         topic = self.topics[tp.topic]
@@ -101,10 +102,12 @@ class World:
 
     def thread_delays(self, executor: Any) -> tuple[float, float]:
         mean = {"decode": 0.005, "encode": 0.02, "put": self.plan.put_s}.get(executor, 0.05)
-        if self._threads.random() < self.threads_slow:
-            self.count("slow thread")
-            mean *= 30
-        return self._threads.expovariate(1 / mean), self._threads.expovariate(1 / mean)
+        slow = self._threads.random() < self.threads_slow
+        mean *= 30 if slow else 1
+        delays = self._threads.expovariate(1 / mean), self._threads.expovariate(1 / mean)
+        if slow:
+            self.count("slow thread", sum(delays))
+        return delays
 
     def spoil(self, chunks: list[Any]) -> list[Any]:
         """A chunk that is lost, or comes twice, between the source and the agent; another one follows it, or nobody
@@ -232,21 +235,6 @@ class World:
                 return part.held.base.start_from is not None and part.held.first == log.end
         return False
 
-    def _stopped(self, topic: Topic, partition: int) -> bool:
-        """Whether the worker that has the partition stopped the topic, as it must after a truncation or a new life."""
-        if topic.life == 1 and not topic.lost_tail:
-            return False
-        for process in self.processes:
-            worker = process.worker
-            if (
-                worker is None
-                or TopicPartition(topic.name, partition) not in worker.source.positions.assigned
-            ):
-                continue
-            if topic.name in worker.topics and worker.topics[topic.name].state in ("new_life", "truncated"):
-                return True
-        return False
-
     def stored_positions(self) -> list[dict[str, Any]]:
         """The open lake partitions, as the database has them."""
         return self.rows(
@@ -287,6 +275,7 @@ class World:
                 connection, lambda _: self.database_clock.now_us(), topic.name, start or ""
             )
         self.resets[topic.name] = self.scheduler.now
+        self.retention.disturb(ASKED_AGAIN_S)
         self.closed |= {(topic.name, number): self.scheduler.now for number in closed}
         self.opened |= {(topic.name, number): self.scheduler.now for number in opened}
         topic.lost_tail.clear()
@@ -296,12 +285,12 @@ class World:
 
     def pause_topic(self, name: str, *, paused: bool) -> None:
         """What `tukang topics pause` and `resume` do."""
-        self.last_fault = self.scheduler.now
+        self.retention.disturb()
         self.paused_topics = self.paused_topics | {name} if paused else self.paused_topics - {name}
         self._write("UPDATE topics SET paused_us = ? WHERE name = ?", (1 if paused else None, name))
 
     def change_settings(self, name: str, changes: dict[str, Any]) -> None:
-        self.last_fault = self.scheduler.now
+        self.retention.disturb()
         [row] = self.rows(f"SELECT settings FROM topics WHERE name = '{name}'")
         settings = json.dumps({**json.loads(row["settings"]), **changes})
         self._write(
@@ -315,29 +304,6 @@ class World:
 
     def _committed(self, topic: str, content: dict[str, Any]) -> None:
         self.proof.check_commit(topic, content)
-
-    def before_retention(self, topic: Topic, partition: int, upto: int) -> None:
-        """Retention that everybody could keep ahead of must not take a carried record.
-
-        Nobody can while a topic is paused or opened again and again, or until a lost answer was given up.
-        """
-        quiet_s = self.scheduler.now - self.last_fault
-        if quiet_s < (self.plan.retention_ms or 0) / 1000 + ANSWERS_S or topic.name in self.paused_topics:
-            return
-        for row in self.stored_positions():
-            if (row["topic"], row["broker_partition"]) != (topic.name, partition) or row["next"] is None:
-                continue
-            if row["broker_topic_id"] != topic.id or self._stopped(topic, partition):
-                continue
-            carried = [row["next"] - distance for distance in BitMap.deserialize(row["carried"])]
-            doomed = [
-                offset for offset in carried if offset < upto and offset in topic.logs[partition].records
-            ]
-            if doomed:
-                self.wrong.append(
-                    f"{topic.name}-{partition}: carried records {doomed} were deleted at the broker, and nobody"
-                    f" published them although nothing was broken for {quiet_s:.0f} s"
-                )
 
     def end(self) -> None:
         """Lets go of everything."""
