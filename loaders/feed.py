@@ -137,11 +137,13 @@ class Feed:
         urls: str = "s3",
         ca: str | None = None,
         patience_s: float | None = 60,
+        timeout_s: float = 60,
         on_wait: Callable[[str], None] = lambda _: None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         """`token` may be a function, so that it can rotate. `urls`: "s3" or "presigned". `patience_s`: how long to
-        ask an API that does not answer, None for ever; `on_wait` is told each time. `ca`: a PEM file.
+        ask an API that does not answer, None for ever; `on_wait` is told each time. `timeout_s`: how long one answer
+        may take (a long poll takes 30). `ca`: a PEM file.
         """
         self.loader = loader
         self.urls = urls
@@ -152,7 +154,7 @@ class Feed:
         self._on_wait = on_wait
         self._http = httpx.Client(
             base_url=f"{url.rstrip('/')}/v1",
-            timeout=60,  # a long poll takes 30
+            timeout=timeout_s,
             verify=ssl.create_default_context(cafile=ca) if ca else True,
             transport=transport,
         )

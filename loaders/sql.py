@@ -32,6 +32,7 @@ DEAD_LETTERS = "__dead_letters"
 SHOWN = 1_000  # rows of a table for a person; csv and json have all
 THREADS = 8  # reading from a store is mostly waiting
 PATIENCE_S = 10.0
+TIMEOUT_S = 15.0  # for one answer of the API
 
 _HEADERS = List(Struct((("key", "VARCHAR"), ("value", "BLOB"))))
 _DEAD_COLUMNS = Struct(
@@ -69,8 +70,8 @@ def sql(query: str, *, form: Form = "table", settings: LoaderSettings | None = N
         with duckdb.connect() as connection:
             _only_reads(connection, query)
             feed = Feed(
-                settings.api, token=settings.token_source, loader="sql", patience_s=PATIENCE_S, on_wait=_Once(),
-                ca=str(settings.api_ca) if settings.api_ca else None,
+                settings.api, token=settings.token_source, loader="sql", patience_s=PATIENCE_S,
+                timeout_s=TIMEOUT_S, on_wait=_Once(), ca=str(settings.api_ca) if settings.api_ca else None,
             )  # fmt: skip
             try:
                 topics = feed.topics()

@@ -130,7 +130,9 @@ def test_on_a_terminal_it_stays_up_until_ctrl_c_and_ends_complete(folders: Path)
         assert asked.stdout.split() == ["n", str(328_063 + flights.EMPTY)]
         os.kill(played.process.pid, signal.SIGINT)
         assert played.end() == 0
-        assert played.said.decode().split()[-1].endswith("complete")  # the terminal's own signs may stand before it
+        assert (
+            played.said.decode().split()[-1].endswith("complete")
+        )  # the terminal's own signs may stand before it
         assert not played.left()
         assert not list(folders.iterdir())
     finally:
