@@ -32,9 +32,7 @@ BLOCK = 4_000  # records that are tried at once when some in the chunk are wrong
 REMEMBERED = 50  # chunks
 PIECE = 1_000  # records that go the slow way together
 PIECE_BYTES = 32_000_000
-SLOW = (
-    500  # records read one by one before they become arrays: no more than the garbage collector takes lightly
-)
+SLOW = 200  # records read one by one before they become arrays: what a core's own cache takes
 ROUNDS = 16  # attempts to take out the records that stop a piece
 FEW = 100  # records to learn from before others are tried
 MOST_VARIED = 3  # fields of another kind at once

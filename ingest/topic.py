@@ -199,9 +199,9 @@ class Topic:
             epoch, rule_version = self.epoch, self.rule_version
             hurried = [part for part in parts.values() if part.hurries]
             early = {*early, *(part.held.base.lake_partition for part in hurried)}
-            cut = await self._run(self._cut, list(parts.values()), commit_id, early)
-            for part in hurried:
+            for part in hurried:  # before the cut: what is noted meanwhile is of rows that it may leave
                 part.endangered = False
+            cut = await self._run(self._cut, list(parts.values()), commit_id, early)
         if cut is None:
             return
         press = self.means.press
