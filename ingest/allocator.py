@@ -8,6 +8,7 @@ speed, where a large worker gives back every small piece).
 from __future__ import annotations
 
 import ctypes
+import functools
 import logging
 import os
 from collections.abc import Callable
@@ -47,6 +48,7 @@ def trim() -> None:
         malloc_trim(0)
 
 
+@functools.cache
 def _of_glibc(name: str) -> Callable[..., int] | None:
     try:
         function: Callable[..., int] = getattr(ctypes.CDLL(None), name)

@@ -81,6 +81,15 @@ def walk(fetched: Any, cut_offsets: int = CUT_OFFSETS) -> tuple[list[Stretch], C
     return [each for each in stretches if each.next > each.start], error
 
 
+def let_go(fetched: Any) -> None:
+    """Free aiokafka's `PartitionRecords` at once, and with it what was fetched, as soon as nobody has it any more.
+
+    It and its generator hold each other until the generator has ended, which `walk` never starts: the bytes would lie
+    there until the cyclic collector comes by, and in a worker it seldom does.
+    """
+    fetched._records_iterator = None
+
+
 def _passed_over(fetched: Any, batch: Any) -> bool:
     """Whether a batch holds nothing for a reader of committed records: a marker, or an aborted transaction's."""
     producer = batch.producer_id  # None in the formats before transactions, which have no base_offset either

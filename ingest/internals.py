@@ -39,7 +39,8 @@ NAMES: dict[Any, tuple[str, ...]] = {
     fetcher.FetchResult: ("_partition_records", "_update_position", "check_assignment"),
     fetcher.FetchError: ("_error",),
     fetcher.PartitionRecords: (
-        "_aborted_producers", "_consume_aborted_up_to", "_isolation_level", "_records", "next_fetch_offset",
+        "_aborted_producers", "_consume_aborted_up_to", "_isolation_level", "_records", "_records_iterator",
+        "next_fetch_offset",
     ),
     group_coordinator.GroupCoordinator: (
         "_coordination_task", "check_errors", "coordinator_id", "generation", "request_rejoin",

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.consumer.fetcher import FetchError
+from aiokafka.consumer.fetcher import FetchError, FetchResult
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.structs import TopicPartition
 
 from ingest.broker import BrokerAway
 from ingest.chunk import Chunk, ChunkError, ErrorKind
-from ingest.drain import walk
+from ingest.drain import let_go, walk
 from ingest.positioning import Positions, Reading
 from ingest.raw_batch import keep_bytes
 
@@ -217,7 +217,9 @@ class Tap:
 
     def _discard(self, partition: TopicPartition) -> None:
         """Forget what was fetched; without the wake the broker would not be asked again."""
-        self._fetcher._records.pop(partition, None)
+        result = self._fetcher._records.pop(partition, None)
+        if isinstance(result, FetchResult):
+            let_go(result._partition_records)
         self._fetcher._notify(self._fetcher._wait_consume_future)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import struct
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.chunk import Chunk
-from ingest.drain import records, walk
+from ingest.drain import let_go, records, walk
 from ingest.raw_batch import RawRecords, read_slowly
 
 TP = TopicPartition("topic", 0)
@@ -254,6 +256,21 @@ def test_records_of_the_oldest_format_have_no_timestamp_and_no_headers() -> None
     assert found.offsets.tolist() == [1, 2]
     assert found.timestamps_ms.tolist() == [-1, -1]
     assert found.headers is None
+
+
+def test_what_was_fetched_is_freed_when_its_chunks_are() -> None:
+    """Without the collector, which walks so many objects that a worker lets it come seldom."""
+    gc.collect()
+    gc.disable()
+    try:
+        taken = fetched(Batch(0, 3, [0, 1, 2]).build(), 0)
+        alive = weakref.ref(taken)
+        walk(taken)
+        let_go(taken)
+        del taken
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_records_are_taken_once() -> None:
