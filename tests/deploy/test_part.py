@@ -102,16 +102,22 @@ def test_ending_a_part_ends_its_children(tmp_path: Path) -> None:
         while len(carrying(ward.mark)) < 2:
             time.sleep(0.02)
         parent.end()
-        assert not carrying(ward.mark)
+        wait_until_nobody_carries(ward.mark)
 
 
 def test_a_part_that_ended_by_itself_tells_its_code_and_leaves_no_child(tmp_path: Path) -> None:
-    orphaning = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEPER!r}]); sys.exit(4)"
+    told = tmp_path / "end"
+    orphaning = (
+        f"import os, subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {SLEEPER!r}])\n"
+        f"while not os.path.exists({str(told)!r}): time.sleep(0.01)\n"
+        "sys.exit(4)"
+    )
     with Ward() as ward:
         parent = part(
             tmp_path, orphaning, environment=ward.environment, ready=lambda: bool(carrying(ward.mark))
         )
         parent.start()
+        told.touch()
         while parent.alive():
             time.sleep(0.02)
         assert parent.end() == 4

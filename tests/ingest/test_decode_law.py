@@ -61,7 +61,7 @@ def run(values: list[bytes | None], schema: TopicSchema, rules: DecodeRules) -> 
 
 
 @pytest.mark.slow
-@settings(max_examples=400, deadline=None, phases=PHASES)
+@settings(max_examples=200, deadline=None, phases=PHASES)
 @given(st.lists(st.one_of(RECORDS, st.none()), max_size=8), RULES)
 def test_each_record_gives_its_row_or_its_dead_letter(values: list[bytes | None], rules: DecodeRules) -> None:
     note(f"{values} {rules}")
@@ -88,7 +88,7 @@ def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None, phases=PHASES)
+@settings(max_examples=80, deadline=None, phases=PHASES)
 @given(st.lists(RECORDS, max_size=8), st.lists(RECORDS, max_size=8), RULES)
 def test_two_workers_that_learn_at_once_agree(
     left: list[bytes], right: list[bytes], rules: DecodeRules

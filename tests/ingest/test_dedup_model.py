@@ -158,6 +158,6 @@ def test_any_history_of_calls_agrees_with_the_model(hashing: str, monkeypatch: p
     if hashing == "colliding":  # the index is only a hint: with three hashes for all ids nothing changes
         monkeypatch.setattr(id_table, "hash", lambda text: len(text) % 3, raising=False)
         monkeypatch.setattr(dedup, "hash", lambda text: len(text) % 3, raising=False)
-    Histories.TestCase.settings = settings(max_examples=400, stateful_step_count=15, deadline=None)
+    Histories.TestCase.settings = settings(max_examples=150, stateful_step_count=15, deadline=None)
     case = Histories.TestCase()
     case.runTest()

@@ -64,4 +64,4 @@ class LoaderMachine(RuleBasedStateMachine):
 
 
 TestLoaderMachine = pytest.mark.slow(LoaderMachine.TestCase)
-TestLoaderMachine.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+TestLoaderMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

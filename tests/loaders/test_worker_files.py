@@ -67,7 +67,7 @@ def plain(value: Any) -> Any:
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None, phases=PHASES)
+@settings(max_examples=20, deadline=None, phases=PHASES)
 @given(st.lists(EVENTS, min_size=1, max_size=3))
 def test_duckdb_has_what_the_files_have_in_the_columns_of_the_newest_schema(batches: list[Any]) -> None:
     made, schema = tables(batches)

@@ -91,7 +91,7 @@ def test_upkeep_that_is_killed_at_any_moment_leaves_nothing_but_orphans(
     began = time.monotonic()
     services.wait("a seal", lambda: "sealed" in states(services, topic))
     # Kills come at any moment of what takes so long here and now.
-    first_s = min(time.monotonic() - began, 2.0)
+    first_s = min(time.monotonic() - began, 5.0)
     dice = random.Random(7)
     for number in range(KILLS):
         process = start_upkeep({**environment, "TUKANG_NAME": f"upkeep-{number}"}, log)
@@ -106,7 +106,7 @@ def test_upkeep_that_is_killed_at_any_moment_leaves_nothing_but_orphans(
     beside.join()
     stream.stop()
     services.wait("everything in the lake", lambda: appended(services, topic) == stream.records)
-    assert sum(line["kind"] == "replace" for line in lines(services, topic)) > 2, "the kills hit nothing"
+    assert sum(line["kind"] == "replace" for line in lines(services, topic)) > 1, "the kills hit nothing"
     found = (
         services.rows(topic)
         .sql("SELECT count(DISTINCT n), count(*), count(DISTINCT (_lake_partition, _offset)) FROM rows")
