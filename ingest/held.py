@@ -136,6 +136,11 @@ class Held:
         self._advance(next_offset, now_us)
         return flooding
 
+    def settle(self, now_us: int) -> None:
+        """Where it begins is to be committed although nothing was read: it was found by an operator's word (`end`, a
+        time), which means another place later, and what came between would be read by nobody."""
+        self.dirty_since_us = now_us
+
     def lose(self, start: int, end: int, now_us: int) -> None:
         """Offsets [start, end) are no longer in Kafka: the new ones and the awaited ones among them are lost."""
         gone = self.awaited[(self.awaited >= start) & (self.awaited < end)]

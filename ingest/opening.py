@@ -156,6 +156,8 @@ async def _open(
         # its first commit would get the new life's id on rows and offsets of the old one.
         base = position if position.topic_id else replace(position, topic_id=found.topic_id)
         held = Held(base, start, seen[position.lake_partition], now_us)
+        if position.next is None and position.start_from is not None:
+            held.settle(now_us)
         if held.next < earliest:
             log.error(
                 "topic %s: Kafka no longer has offsets %d to %d of partition %d: they are lost (state gap)",

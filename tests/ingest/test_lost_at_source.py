@@ -158,7 +158,7 @@ def test_a_topic_made_again_stops_until_an_operator_says_where_it_begins(
     assert [row[0] for row in lives.fetchall()] == [0, 1, 2, 3]
 
 
-def test_a_topic_made_again_while_no_worker_ran_is_seen_at_the_start(
+def test_a_topic_made_again_while_no_worker_ran_is_seen_and_the_end_is_where_it_was_when_it_was_accepted(
     kafka: Kafka, services: Services, topic: str
 ) -> None:
     part = worker(services, topic)
@@ -171,6 +171,17 @@ def test_a_topic_made_again_while_no_worker_ran_is_seen_at_the_start(
     wait_state(services, topic, "new_life")
     assert count(services, topic) == (1000, 1000)
     assert part.alive(), part.tail()
+    accept(services, topic, "accept-reset", **{"from": "end"})
+
+    def stored() -> bool:
+        return all(each["next"] is not None for each in shown(services, topic)["partitions"])
+
+    services.wait("the end is stored, although nothing came", stored)
+    stop(part)
+    produce(kafka, topic, events(9000, 9100))  # after that end, and before a worker asks for it again
+    worker(services, topic)
+    services.wait_committed(topic, 1100)
+    assert count(services, topic) == (1100, 1100)
 
 
 def move_beyond(services: Services, topic: str, partition: int, by: int) -> None:

@@ -219,21 +219,13 @@ class World:
                 if row is None:
                     found.append(f"{name}-{partition}: no position")
                 elif row["next"] is None:
-                    if log.end > log.start and not self._waits_at_end(name, partition, log):
+                    if log.end > log.start:
                         found.append(f"{name}-{partition}: never committed")
                 elif row["next"] != log.end or row["carried_count"]:
                     found.append(
                         f"{name}-{partition}: next {row['next']} of {log.end}, {row['carried_count']} carried"
                     )
         return found
-
-    def _waits_at_end(self, name: str, partition: int, log: Log) -> bool:
-        """Whether an operator had it begin where nothing came yet, so that there is nothing to commit."""
-        for process in self.processes:
-            part = process.worker.part(name, partition) if process.worker is not None else None
-            if part is not None and part.checked and part.held.base.next is None:
-                return part.held.base.start_from is not None and part.held.first == log.end
-        return False
 
     def stored_positions(self) -> list[dict[str, Any]]:
         """The open lake partitions, as the database has them."""
@@ -285,7 +277,7 @@ class World:
 
     def pause_topic(self, name: str, *, paused: bool) -> None:
         """What `tukang topics pause` and `resume` do."""
-        self.retention.disturb()
+        self.retention.disturb(0.0 if paused else ASKED_AGAIN_S)
         self.paused_topics = self.paused_topics | {name} if paused else self.paused_topics - {name}
         self._write("UPDATE topics SET paused_us = ? WHERE name = ?", (1 if paused else None, name))
 
