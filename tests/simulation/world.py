@@ -104,10 +104,11 @@ class World:
         mean = {"decode": 0.005, "encode": 0.02, "put": self.plan.put_s}.get(executor, 0.05)
         slow = self._threads.random() < self.threads_slow
         mean *= 30 if slow else 1
-        delays = self._threads.expovariate(1 / mean), self._threads.expovariate(1 / mean)
+        # At most 30 s each: the longest of many draws would outlast the rest in which everything must come to its end.
+        before, after = (min(30.0, self._threads.expovariate(1 / mean)) for _ in range(2))
         if slow:
-            self.count("slow thread", sum(delays))
-        return delays
+            self.count("slow thread", before + after)
+        return before, after
 
     def spoil(self, chunks: list[Any]) -> list[Any]:
         """A chunk that is lost, or comes twice, between the source and the agent; another one follows it, or nobody
