@@ -306,11 +306,12 @@ def tokens_revoke(name: str) -> None:
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table")
 def sql(query: str, form: Literal["table", "csv", "json"]) -> None:
     """Ask DuckDB over the live files. Each topic is a view by its name, TOPIC__dead_letters another."""
+    from ingest.printer import show
     from loaders.sql import SqlRefused
     from loaders.sql import sql as ask
 
     with one_line(SqlRefused):
-        ask(query, form=form)
+        ask(query, form=form, show=show)
 
 
 @main.command()

@@ -191,8 +191,8 @@ class Catalog:
         """What commits say of objects, a thousand at most."""
         if not urls:
             return Named(frozenset(), frozenset())
-        said = self._sound(await self._patiently("POST", f"/topics/{topic}/named", {"urls": list(urls)}))
-        return Named(frozenset(said["named"]), frozenset(said.get("swept", ())))
+        found = self._sound(await self._patiently("POST", f"/topics/{topic}/named", {"urls": list(urls)}))
+        return Named(frozenset(found["named"]), frozenset(found.get("swept", ())))
 
     async def begin_erasure(self, topic: str, field: str, values: Sequence[str]) -> Answer:
         """The rule: appends made before it are refused from now on."""
@@ -216,9 +216,9 @@ class Catalog:
         """Has the API fold what is older than the topic's `history`; how many commits that was."""
         folded = 0
         while True:
-            said = self._sound(await self._patiently("POST", f"/topics/{topic}/folds"))
-            folded += int(said["commits"])
-            if not said["more"]:
+            done = self._sound(await self._patiently("POST", f"/topics/{topic}/folds"))
+            folded += int(done["commits"])
+            if not done["more"]:
                 return folded
 
     async def _pages(self, path: str, query: Mapping[str, Any]) -> AsyncIterator[Answer]:
@@ -255,13 +255,7 @@ class Catalog:
 
     @staticmethod
     def _sound(answer: httpx.Response) -> Answer:
-        try:
-            problem = dict(answer.json())
-        except (ValueError, TypeError):
-            raise CatalogRefused(
-                f"{answer.request.method} {answer.request.url} was answered with {answer.status_code}, and not by"
-                " Tukang's API: is TUKANG_API right?"
-            ) from None
+        problem = said(answer)
         if answer.is_success:
             return problem
         title, detail = problem.get("title", "no problem details"), problem.get("detail", "")
@@ -271,6 +265,17 @@ class Catalog:
                 " Set TUKANG_TOKEN or TUKANG_TOKEN_FILE to a token that may do this (tukang tokens create)."
             )
         raise CatalogRefused(what)
+
+
+def said(answer: httpx.Response) -> Answer:
+    """What an answer says, a problem too. Raises `CatalogRefused` when it is not Tukang's API that answered."""
+    try:
+        return dict(answer.json())
+    except (ValueError, TypeError):
+        raise CatalogRefused(
+            f"{answer.request.method} {answer.request.url} was answered with {answer.status_code}, and not by"
+            " Tukang's API: is TUKANG_API right?"
+        ) from None
 
 
 def token_source(token: str | None, file: Path | None) -> Callable[[], str | None]:

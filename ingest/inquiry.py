@@ -14,7 +14,7 @@ from urllib.parse import quote
 import httpx
 import tenacity
 
-from ingest.catalog import CatalogRefused, CatalogUnavailable
+from ingest.catalog import CatalogRefused, CatalogUnavailable, said
 from ingest.settings import ApiSettings
 
 Answer = dict[str, Any]
@@ -156,23 +156,17 @@ class Inquiry:
             reraise=True,
         )
         answer: httpx.Response = tries(self._once, path, asked)
-        try:
-            problem = dict(answer.json())
-        except (ValueError, TypeError):
-            raise CatalogRefused(
-                f"GET {answer.request.url} was answered with {answer.status_code}, and not by Tukang's API:"
-                " is TUKANG_API right?"
-            ) from None
+        problem = said(answer)
         if answer.is_success:
             return problem
-        said = f"{problem.get('title', 'no problem details')}. {problem.get('detail', '')}".strip()
+        why = f"{problem.get('title', 'no problem details')}. {problem.get('detail', '')}".strip()
         if answer.status_code == 404 and path.startswith("/topics/"):
-            raise TopicUnknown(said)
+            raise TopicUnknown(why)
         if answer.status_code == 410 and "oldest" in problem:
             raise HistoryFolded(int(problem["oldest"]))
         if answer.status_code in (401, 403):
-            said += " Set TUKANG_TOKEN or TUKANG_TOKEN_FILE to a token that may read (tukang tokens create)."
-        raise CatalogRefused(f"GET {path}: {answer.status_code} {said}")
+            why += " Set TUKANG_TOKEN or TUKANG_TOKEN_FILE to a token that may read (tukang tokens create)."
+        raise CatalogRefused(f"GET {path}: {answer.status_code} {why}")
 
     def _once(self, path: str, asked: dict[str, Any] | None) -> httpx.Response:
         token = self._token()

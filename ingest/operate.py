@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import httpx
 
-from ingest.catalog import CatalogRefused, CatalogUnavailable, token_source
+from ingest.catalog import CatalogRefused, CatalogUnavailable, said, token_source
 from ingest.settings import ApiSettings
 
 Answer = dict[str, Any]
@@ -147,13 +147,7 @@ class Operator:
             ) from error
         if answer.is_success and not answer.content:
             return {}
-        try:
-            problem = dict(answer.json())
-        except (ValueError, TypeError):
-            raise CatalogRefused(
-                f"{method} {answer.request.url} was answered with {answer.status_code}, and not by Tukang's API:"
-                " is TUKANG_API right?"
-            ) from None
+        problem = said(answer)
         if answer.is_success:
             return problem
         refusal = NotThere if answer.status_code == 404 else CatalogRefused

@@ -7,6 +7,7 @@ line for each field.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO
 
@@ -50,6 +51,12 @@ def fitted(table: Table, console: Console) -> RenderableType:
         table.columns[place].width = words[place] + more
         spare -= more
     return table
+
+
+def show(table: Table) -> None:
+    """The table on stdout."""
+    console = printer(sys.stdout)
+    console.print(fitted(table, console))
 
 
 def _records(cells: Sequence[Sequence[Text]]) -> RenderableType:

@@ -17,8 +17,8 @@ import pyarrow as pa
 from ingest.batch import Cut
 from ingest.catalog import Answer, Catalog, CommitConflict
 from ingest.encode import Encoded, What, encode
-from ingest.ids import uuid7
-from ingest.lake import Lake, patiently
+from ingest.lake import Lake
+from ingest.lake_object import put_new
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +48,10 @@ class Press:
         )
 
     def _put_one(self, topic: str, file: Encoded) -> dict[str, Any]:
-        for attempt in patiently():
-            with attempt:
-                name = uuid7(self.now_us(), self.randbits)
-                put = self.lake.put(object_key(topic, name, file.what, file.late), file.data, file.sha256)
+        def key(name: str) -> str:
+            return object_key(topic, name, file.what, file.late)
+
+        put = put_new(self.lake, key, file.data, file.sha256, self.now_us, self.randbits)
         return file.entry(put.url, put.modified_at)
 
     async def commit(

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from ingest.dedup import Seen
 from ingest.held import stands_in
-from ingest.lake import Lake, patiently
-from ingest.lake_file import arrow_file
+from ingest.lake import Lake
+from ingest.lake_object import opened
 
 _COLUMNS = ["_lake_partition", "_event_id", "_event_time", "_time_from"]
 _HOUR_US = 3_600_000_000
@@ -61,10 +61,4 @@ def remember(
 
 
 def _read(lake: Lake, url: str, size: int) -> pa.Table:
-    def part(start: int, end: int) -> bytes:
-        for attempt in patiently():
-            with attempt:
-                data = lake.get(url, start, end)
-        return data
-
-    return pq.read_table(arrow_file(size, part), columns=_COLUMNS, pre_buffer=True)
+    return pq.read_table(opened(lake, url, size), columns=_COLUMNS, pre_buffer=True)

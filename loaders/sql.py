@@ -8,25 +8,26 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import botocore.session
 import duckdb
+import rich
 from botocore.exceptions import BotoCoreError
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from loaders.feed import Feed, FeedError, FeedUnavailable, Gone
-from loaders.printer import fitted, printer
 from loaders.run import SYSTEM
 from loaders.settings import LoaderSettings, SettingsWrong, load_settings
 from loaders.shape import List, Struct, Type, literal, quoted, write_type
 
 Form = Literal["table", "csv", "json"]
+Show = Callable[[Table], None]
 
 DEAD_LETTERS = "__dead_letters"
 SHOWN = 1_000  # rows of a table for a person; csv and json have all
@@ -63,8 +64,14 @@ class _Once:
         self._said = True
 
 
-def sql(query: str, *, form: Form = "table", settings: LoaderSettings | None = None) -> None:
-    """Answers one query on stdout: as a table for a person, or as CSV or JSON. Raises `SqlRefused`."""
+def sql(
+    query: str,
+    *,
+    form: Form = "table",
+    settings: LoaderSettings | None = None,
+    show: Show = rich.print,
+) -> None:
+    """Answers one query on stdout: as a table for a person, by `show`, or as CSV or JSON. Raises `SqlRefused`."""
     try:
         settings = settings or load_settings()
         with duckdb.connect() as connection:
@@ -82,7 +89,7 @@ def sql(query: str, *, form: Form = "table", settings: LoaderSettings | None = N
                     _make_view(connection, feed, topic, what)
             finally:
                 feed.close()
-            _answer(connection, query, form, topics)
+            _answer(connection, query, form, topics, show)
     except (SettingsWrong, FeedError, FeedUnavailable, Gone) as error:
         raise SqlRefused(str(error)) from error
 
@@ -204,11 +211,13 @@ def _extension() -> Path:
     return found
 
 
-def _answer(connection: duckdb.DuckDBPyConnection, query: str, form: Form, topics: list[str]) -> None:
+def _answer(
+    connection: duckdb.DuckDBPyConnection, query: str, form: Form, topics: list[str], show: Show
+) -> None:
     try:
         answer = connection.sql(query)
         if form == "table":
-            _show(answer)
+            _show(answer, show)
         elif form == "csv":
             sys.stdout.flush()
             answer.write_csv("/dev/stdout", header=True)
@@ -224,7 +233,7 @@ def _answer(connection: duckdb.DuckDBPyConnection, query: str, form: Form, topic
         raise SqlRefused(str(error)) from error
 
 
-def _show(answer: duckdb.DuckDBPyRelation) -> None:
+def _show(answer: duckdb.DuckDBPyRelation, show: Show) -> None:
     """A table for a person. DuckDB writes the values: it knows all its types, and wants no package for time zones."""
     table = Table(box=box.SIMPLE_HEAVY)
     for name, type_ in zip(answer.columns, answer.types, strict=True):
@@ -243,10 +252,9 @@ def _show(answer: duckdb.DuckDBPyRelation) -> None:
     found = rows.fetchmany(SHOWN + 1)
     for row in found[:SHOWN]:
         table.add_row(*(Text("NULL", style="dim") if value is None else Text(value) for value in row))
-    console = printer(sys.stdout)
-    console.print(fitted(table, console))
+    show(table)
     if len(found) > SHOWN:
-        console.print(f"... and more rows than {SHOWN:,}: --format csv or json has all.")
+        rich.print(f"... and more rows than {SHOWN:,}: --format csv or json has all.")
 
 
 def _first_line(error: Exception) -> str:

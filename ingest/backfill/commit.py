@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from ingest.backfill.compare import NAMED, Difference, Outcome
 from ingest.encode import Encoded, What, encode
 from ingest.ids import uuid7
-from ingest.lake import patiently
+from ingest.lake_object import put_new
 from ingest.letters.replay import Replay
 from ingest.publish import object_key
 from ingest.schema import TopicSchema
@@ -116,9 +116,9 @@ class Rewrite:
         )
 
     def _put(self, file: Encoded) -> dict[str, Any]:
-        for attempt in patiently():
-            with attempt:
-                name = uuid7(self.tools.now_us(), self.tools.randbits)
-                key = object_key(self.topic, name, file.what, file.late)
-                put = self.tools.lake.put(key, file.data, file.sha256)
+        def key(name: str) -> str:
+            return object_key(self.topic, name, file.what, file.late)
+
+        tools = self.tools
+        put = put_new(tools.lake, key, file.data, file.sha256, tools.now_us, tools.randbits)
         return file.entry(put.url, put.modified_at)

@@ -22,8 +22,8 @@ from ingest.backfill.units import File, by_partition
 from ingest.conform import conform
 from ingest.dead_letters import SCHEMA
 from ingest.decode import Decoded
-from ingest.lake import Lake, patiently
-from ingest.lake_file import arrow_file
+from ingest.lake import Lake
+from ingest.lake_object import opened
 from ingest.position import Position, time_from_text, time_to_text
 from ingest.schema import TopicSchema
 from ingest.topic_settings import TopicSettings
@@ -78,13 +78,7 @@ def unaccounted(
 
 
 def _names(lake: Lake, file: File) -> pa.Table:
-    def part(start: int, end: int) -> bytes:
-        for attempt in patiently():
-            with attempt:
-                data = lake.get(str(file["url"]), start, end)
-        return data
-
-    return pq.read_table(arrow_file(int(file["bytes"]), part), columns=NAME, pre_buffer=True)
+    return pq.read_table(opened(lake, str(file["url"]), int(file["bytes"])), columns=NAME, pre_buffer=True)
 
 
 def found_again(

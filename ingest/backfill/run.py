@@ -33,8 +33,7 @@ from ingest.columns import SYSTEM
 from ingest.conform import conform
 from ingest.decode import Decoded
 from ingest.encode import Encoded
-from ingest.lake import patiently
-from ingest.lake_file import arrow_file
+from ingest.lake_object import opened
 from ingest.letters.replay import Replay
 from ingest.position import Position
 from ingest.schema import TopicSchema
@@ -267,14 +266,8 @@ class _Work:
         """The rows of files, a bounded number at a time; `types` gets the files' own schemas."""
         held: list[pa.Table] = []
         for file in files:
-
-            def part(start: int, end: int, url: str = str(file["url"])) -> bytes:
-                for attempt in patiently():
-                    with attempt:
-                        data = self._tools.lake.get(url, start, end)
-                return data
-
-            with pq.ParquetFile(arrow_file(int(file["bytes"]), part), pre_buffer=True) as parquet:
+            source = opened(self._tools.lake, str(file["url"]), int(file["bytes"]))
+            with pq.ParquetFile(source, pre_buffer=True) as parquet:
                 types.append(parquet.schema_arrow)
                 for number in range(parquet.num_row_groups):
                     table = parquet.read_row_group(number)

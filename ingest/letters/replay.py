@@ -26,8 +26,8 @@ from ingest.decode import Decoded
 from ingest.encode import Encoded, What, encode
 from ingest.ids import uuid7
 from ingest.inquiry import Inquiry
-from ingest.lake import Lake, patiently
-from ingest.lake_file import arrow_file
+from ingest.lake import Lake
+from ingest.lake_object import opened, put_new
 from ingest.letters.again import Again, alive_mask, decoded, judged
 from ingest.letters.find import File, Wanted, read
 from ingest.position import time_from_text
@@ -238,10 +238,10 @@ class Replay:
         return int(answer["sequence"]), rest
 
     def _put(self, topic: str, file: Encoded) -> dict[str, Any]:
-        for attempt in patiently():
-            with attempt:
-                name = uuid7(self.now_us(), self.randbits)
-                put = self.lake.put(object_key(topic, name, file.what, file.late), file.data, file.sha256)
+        def key(name: str) -> str:
+            return object_key(topic, name, file.what, file.late)
+
+        put = put_new(self.lake, key, file.data, file.sha256, self.now_us, self.randbits)
         return file.entry(put.url, put.modified_at)
 
 
@@ -291,13 +291,8 @@ def _encoded(
 
 
 def _read(lake: Lake, file: File) -> pa.Table:
-    def part(start: int, end: int) -> bytes:
-        for attempt in patiently():
-            with attempt:
-                data = lake.get(str(file["url"]), start, end)
-        return data
-
-    return pq.read_table(arrow_file(int(file["bytes"]), part), columns=_TWIN_COLUMNS, pre_buffer=True)
+    source = opened(lake, str(file["url"]), int(file["bytes"]))
+    return pq.read_table(source, columns=_TWIN_COLUMNS, pre_buffer=True)
 
 
 def _nothing() -> pa.Table:

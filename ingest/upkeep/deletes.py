@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from ingest.columns import TIME
 from ingest.encode import FOOTER_KEY
-from ingest.ids import uuid7
-from ingest.lake import Lake, patiently
+from ingest.lake import Lake
+from ingest.lake_object import put_new
 from ingest.position import time_to_text
 
 DELETES_SCHEMA = pa.schema([("_lake_partition", pa.int32()), ("_offset", pa.int64()), ("_event_time", TIME)])
@@ -37,9 +37,9 @@ def put_deletes(
     pq.write_table(named.replace_schema_metadata({FOOTER_KEY: said}), path, compression="zstd")
     data = path.read_bytes()
     sha256 = hashlib.sha256(data).hexdigest()
-    for attempt in patiently():
-        with attempt:
-            put = lake.put(f"deletes/{topic}/{uuid7(now_us(), randbits)}.parquet", memoryview(data), sha256)
+    put = put_new(
+        lake, lambda name: f"deletes/{topic}/{name}.parquet", memoryview(data), sha256, now_us, randbits
+    )
     times = pc.min_max(named.column("_event_time").cast(pa.int64())).as_py()
     return {
         "url": put.url,

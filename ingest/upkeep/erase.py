@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from ingest.encode import encode
 from ingest.ids import uuid7
 from ingest.lake import Lake, LakeMissing, patiently
-from ingest.lake_file import arrow_file
+from ingest.lake_object import opened, put_new
 from ingest.position import time_from_text
 from ingest.publish import object_key
 from ingest.upkeep.deletes import DELETES_SCHEMA, put_deletes
@@ -76,18 +76,13 @@ class Eraser:
             return [Hits(file, rows) for file, rows in zip(files, counts, strict=True) if rows]
 
     def _count(self, file: File, wanted: Wanted) -> int:
-        for attempt in patiently():
-            with attempt:
-                source = arrow_file(file["bytes"], lambda start, end: self.lake.get(file["url"], start, end))
-                with pq.ParquetFile(source) as parquet:
-                    schema = parquet.schema_arrow
-                    if not may_hold(parquet.metadata, schema, wanted):
-                        return 0
-                    columns = columns_to_read(schema, wanted)
-                    found = 0
-                    for number in range(parquet.num_row_groups):
-                        found += hits(parquet.read_row_group(number, columns=columns), wanted).true_count
-        return found
+        with pq.ParquetFile(opened(self.lake, file["url"], file["bytes"])) as parquet:
+            schema = parquet.schema_arrow
+            if not may_hold(parquet.metadata, schema, wanted):
+                return 0
+            columns = columns_to_read(schema, wanted)
+            groups = range(parquet.num_row_groups)
+            return sum(hits(parquet.read_row_group(n, columns=columns), wanted).true_count for n in groups)
 
     def commit_of(
         self,
@@ -176,15 +171,15 @@ class Eraser:
             schema_version=file["schema_version"], period_us=period_us, sealed=sealed,
         )  # fmt: skip
         start = time_from_text(file["periods"][0]["start"]) if sealed else None
-        for attempt in patiently():
-            with attempt:
-                name = uuid7(self.now_us(), self.randbits)
-                key = (
-                    sealed_key(topic, name, start, period_us)
-                    if sealed
-                    else object_key(topic, name, what, made.late)
-                )
-                put = self.lake.put(key, made.data, made.sha256)
+
+        def key(name: str) -> str:
+            return (
+                sealed_key(topic, name, start, period_us)
+                if sealed
+                else object_key(topic, name, what, made.late)
+            )
+
+        put = put_new(self.lake, key, made.data, made.sha256, self.now_us, self.randbits)
         entry = made.entry(put.url, put.modified_at)
         if what == "rows":
             entry["newest_sequence"] = pc.max(left.column("_sequence")).as_py()

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ingest.ids import uuid7
-from ingest.lake import Lake, patiently
-from ingest.lake_file import arrow_file
+from ingest.lake import Lake
+from ingest.lake_object import opened
 from ingest.upkeep.deletes import DELETES_SCHEMA, put_deletes
 
 MOST_REMOVED = 2_000  # files of one commit: each is looked into, and the API looks at each again
@@ -84,11 +84,7 @@ class Expirer:
     def _read(self, file: Mapping[str, Any], columns: list[str]) -> pa.Table:
         if file["what"] != "rows":
             columns = ["_lake_partition"]
-        for attempt in patiently():
-            with attempt:
-                source = arrow_file(file["bytes"], lambda start, end: self.lake.get(file["url"], start, end))
-                table = pq.read_table(source, columns=columns)
-        return table
+        return pq.read_table(opened(self.lake, file["url"], file["bytes"]), columns=columns)
 
     def _put_deletes(self, topic: str, named: pa.Table, footer: Mapping[str, Any]) -> dict[str, Any]:
         with TemporaryDirectory(prefix="tukang-expire-") as folder:

@@ -25,6 +25,7 @@ from ingest.conform import conform
 from ingest.encode import PERIOD_US
 from ingest.ids import uuid7
 from ingest.lake import Lake, patiently
+from ingest.lake_object import put_new
 from ingest.position import time_to_text
 from ingest.schema import TopicSchema
 from ingest.upkeep.deletes import DELETES_SCHEMA, put_deletes
@@ -203,9 +204,7 @@ class Sealer:
     def _put(self, key: Callable[[str], str], path: Path, sha256: str) -> dict[str, Any]:
         with pa.memory_map(str(path)) as mapped:
             data = memoryview(mapped.read_buffer())
-            for attempt in patiently():
-                with attempt:
-                    put = self.lake.put(key(uuid7(self.now_us(), self.randbits)), data, sha256)
+            put = put_new(self.lake, key, data, sha256, self.now_us, self.randbits)
         return {"url": put.url, "modified_at": put.modified_at}
 
 

@@ -95,11 +95,10 @@ class Filling:
             await Backfill(tools, self._topic, START_US, END_US, source).run(dry_run=False)
 
 
+@pytest.mark.usefixtures("keys")
 def test_a_range_comes_back_as_the_topic_is_told_now_and_loaders_follow(
-    kafka: Kafka, services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kafka: Kafka, services: Services, tmp_path: Path
 ) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, services.environment[name])
     topic = kafka.topic(partitions=2, retention_ms=-1)
     services.create(
         topic, event_id=["id"], event_time=["at"], lateness="1s", period="hour", grace="0s", flush_age="300ms"

@@ -109,11 +109,10 @@ def at_once(services: Services, topic: str) -> list[Outcome]:
     return asyncio.run(run())
 
 
+@pytest.mark.usefixtures("keys")
 def test_letters_become_rows_exactly_once_and_loaders_follow(
-    kafka: Kafka, services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kafka: Kafka, services: Services, tmp_path: Path
 ) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, services.environment[name])
     topic = kafka.topic(partitions=2, retention_ms=-1)
     services.create(
         topic,

@@ -16,7 +16,7 @@ from unittest.mock import patch
 from pyroaring import BitMap
 
 from api import commits, laws
-from ingest import opening, part, publish, reorder, topic
+from ingest import lake_object, opening, part, publish, reorder, topic
 from ingest.held import Held
 from ingest.position import Position, no_offsets
 from tests.simulation.process import SimulatedWorker
@@ -141,7 +141,7 @@ def names_used_again() -> AbstractContextManager[None]:
     def put_one(self: Any, name: str, file: Any) -> dict[str, Any]:
         first = min(file.data.rows)
         key = publish.object_key(name, f"{first[0]:05d}-{first[1]:012d}", file.what, file.late)
-        for attempt in publish.patiently():
+        for attempt in lake_object.patiently():
             with attempt:
                 put = self.lake.put(key, file.data, file.sha256)
         return dict(file.entry(put.url, put.modified_at))

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-from ingest import beats, drain, positioning, publish, remember, source, topic, worker
+from ingest import beats, drain, lake_object, positioning, publish, remember, source, topic, worker
 from ingest.log_limits import Limits
 from tests.simulation import events, store
 from tests.simulation.plan import Plan
@@ -64,7 +64,7 @@ def seams(scheduler: Scheduler, plan: Plan) -> Iterator[None]:
         (drain, "records", events.records),
         (topic, "decode", events.decode),
         (publish, "encode", store.encode),
-        (publish, "patiently", store.patiently),
+        (lake_object, "patiently", store.patiently),
         (remember, "_read", store.read),
         (worker, "now_us", lambda: process().clock.now_us()),
         (worker, "secrets", SimpleNamespace(randbits=lambda bits: process().randbits(bits))),

@@ -174,3 +174,10 @@ def services(tmp_path: Path, kafka: Kafka, bucket: Bucket) -> Iterator[Services]
             yield services
         finally:
             services.stop()
+
+
+@pytest.fixture
+def keys(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The credentials of the bucket in this process too, for what a test runs in it."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, services.environment[name])
