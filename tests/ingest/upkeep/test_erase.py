@@ -205,6 +205,7 @@ def left(lake: SmallLake) -> list[int]:
     return sorted(found)
 
 
+@pytest.mark.slow
 def test_an_erasure_takes_the_rows_and_nothing_else_and_says_so_signed(lake: SmallLake) -> None:
     column = {"name": "customer", "column": "customer", "type": "integer", "reason": None, "first": None}
     lake.http.post(
@@ -254,6 +255,7 @@ def test_an_erasure_takes_the_rows_and_nothing_else_and_says_so_signed(lake: Sma
     assert verify_erased(lake.settings, lake.topic, "customer = 3")[1] == 1
 
 
+@pytest.mark.slow
 def test_keys_of_a_file_are_erased_from_rows_and_dead_letters(lake: SmallLake, tmp_path: Path) -> None:
     events(lake, 0, [42, 1, 43], [b"42", b"420", b"x 43"])
     events(lake, 1, [420, 43], [])

@@ -57,6 +57,7 @@ def orphan(lake: SmallLake) -> str:
     return f"fresh/orders/{name}-rows.parquet"
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_again_and_again_deletes_nothing_that_is_live(
     lake: SmallLake, clock: Ahead
 ) -> None:
