@@ -26,6 +26,8 @@ from api.topic_state import changes_of, load_rules, settings_of
 blueprint = Blueprint("positions", __name__)
 
 NOTHING_CARRIED = BitMap().serialize()
+# New topics of one transaction: a worker that comes to thousands must not keep all other writers for seconds.
+MADE_AT_ONCE = 200
 ALL_POSITIONS = (
     select(lake_partitions)
     .where(lake_partitions.c.topic_id == bindparam("topic_id"))
@@ -182,9 +184,11 @@ def answer_positions(database: Database, entries: Iterable[Mapping[str, Any]]) -
         asked.setdefault(entry["topic"], []).extend(int(number) for number in entry["partitions"])
     with database.read() as connection:
         incomplete = _incomplete(connection, asked)
-    if incomplete:
+    names = sorted(incomplete)
+    for first in range(0, len(names), MADE_AT_ONCE):
         with database.write() as connection:
-            _ensure(connection, incomplete, database.clock(connection))
+            portion = {name: incomplete[name] for name in names[first : first + MADE_AT_ONCE]}
+            _ensure(connection, portion, database.clock(connection))
     answers = []
     with database.read() as connection:
         rules = load_rules(connection)

@@ -16,13 +16,12 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
-from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
 from sqlalchemy.exc import OperationalError
 
 from api.app import create_app
+from api.connections import PollingWorker
 from api.database import Database, make_engine
 from api.migrate import upgrade_at_start
-from api.process import EXTENSION, Process
 from api.settings import ApiSettings, SettingsError
 
 log = logging.getLogger("tukang.api")
@@ -35,15 +34,6 @@ IDLE_CONNECTIONS = 4_000
 PORT_TRIES = 5
 # What a PostgreSQL server answers that will serve soon.
 PASSING = ("starting up", "shutting down", "in recovery", "too many clients", "remaining connection slots")
-
-
-class PollingWorker(ThreadWorker):  # type: ignore[misc]
-    """gunicorn's threaded worker, that answers its long polls when it is told to stop."""
-
-    def handle_exit(self, sig: int, frame: Any) -> None:
-        process: Process = self.wsgi.extensions[EXTENSION]
-        process.heads.stop()
-        super().handle_exit(sig, frame)
 
 
 class _Application(BaseApplication):  # type: ignore[misc]
