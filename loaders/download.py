@@ -94,6 +94,14 @@ class Downloads:
         except (DownloadFailed, ObjectGone, DownloadRefused):
             fetched(-size)
             raise
+        except OSError as error:
+            fetched(-size)
+            part.unlink(missing_ok=True)  # it may be what fills the disk
+            raise DownloadFailed(
+                f"{file.url} ({file.bytes:,} bytes) cannot be put into {path.parent}: {error.strerror}. A change's "
+                "files lie there while it is loaded: make room, or set TMPDIR (a smaller TUKANG_RUN_BYTES makes "
+                "runs smaller)"
+            ) from error
         if digest.hexdigest() != file.sha256:
             fetched(-size)
             raise DownloadFailed(

@@ -4,8 +4,9 @@ The file is open only while a change goes in, so that analysts can open it betwe
 have it open to write, which is also what keeps two loaders apart.
 """
 
+import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import duckdb
@@ -13,7 +14,7 @@ import duckdb
 from loaders.change import Change, Cursor
 from loaders.run import Run, columns_of, delete_beyond, delete_named
 from loaders.shape import SIBLING, Struct, Type, convert, fields_as, join, quoted, write_type
-from loaders.warehouse import WarehouseAway, WarehouseRefused
+from loaders.warehouse import BEGIN_ANEW, WarehouseAway, WarehouseBusy, WarehouseRefused
 
 CURSORS = "_tukang_cursors"
 
@@ -48,6 +49,9 @@ class DuckDB:
                 return False
             run = Run(connection, change, paths)
             table = self._table(connection, topic)
+            if change.before is not None and not change.empty and not _exists(connection, table):
+                # A table made now would hold what comes, and nobody would miss the rest.
+                raise WarehouseRefused(f"{self._file} has no table {table} any more. {BEGIN_ANEW}")
             # Columns first: DuckDB commits no transaction that changes a table's rows and then its columns.
             shape = _widen(connection, table, run.shape)
             if change.empty:
@@ -105,12 +109,34 @@ class DuckDB:
             connection = duckdb.connect(str(self._file))
         except duckdb.IOException as error:
             if "lock" in str(error):  # DuckDB has no type or code of its own for it
-                raise WarehouseAway(f"{self._file} is open in another process: {error}") from error
+                raise WarehouseBusy(f"{self._file} is open in another process: {error}") from error
             raise WarehouseRefused(f"{self._file} cannot be opened as a DuckDB database: {error}") from error
         try:
             yield connection
+        except duckdb.Error as error:
+            if _passing(error):
+                raise WarehouseAway(f"{self._file} cannot be written: {error}") from error
+            raise WarehouseRefused(
+                f"DuckDB refused the load into {self._file}: {_said(error)}. {BEGIN_ANEW}"
+            ) from None
         finally:
             connection.close()
+
+
+def _passing(error: duckdb.Error) -> bool:
+    """Whether a full disk or memory is the cause, also where the commit found it, or DuckDB itself ended by it."""
+    if isinstance(error, duckdb.TransactionException):
+        return "constraint" not in str(error)
+    return isinstance(error, duckdb.IOException | duckdb.OutOfMemoryException | duckdb.FatalException)
+
+
+def _said(error: duckdb.Error) -> str:
+    """DuckDB's words, in one line, without what may be the content of a row: logs are no place for it."""
+    said = " ".join(str(error).split())
+    if isinstance(error, duckdb.ConversionException):
+        column = re.search(r"source column (\w+)", said)
+        return f"a value does not fit its column{f' {column[1]}' if column else ''}"
+    return re.sub(r'Duplicate key "[^"]*"', "A duplicate key", said)
 
 
 def _widen(connection: duckdb.DuckDBPyConnection, table: str, rows: Struct) -> Struct:
@@ -173,6 +199,7 @@ def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        connection.execute("ROLLBACK")
+        with suppress(duckdb.Error):  # it may have ended with what failed, and the connection ends now
+            connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")

@@ -24,7 +24,7 @@ from loaders.change import next_change
 from loaders.download import DownloadFailed, DownloadRefused, Downloads, ObjectGone
 from loaders.feed import Feed, FeedError, FeedUnavailable, Registration
 from loaders.settings import LoaderSettings, SettingsWrong, load_settings
-from loaders.warehouse import Warehouse, WarehouseAway, WarehouseRefused, open_warehouse
+from loaders.warehouse import Warehouse, WarehouseAway, WarehouseBusy, WarehouseRefused, open_warehouse
 
 log = logging.getLogger(__name__)
 
@@ -110,10 +110,16 @@ def _names(feed: Feed, registration: Registration) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _say_waiting(state: tenacity.RetryCallState) -> None:
-    """One line: a database says more than one."""
-    why = " ".join(str(state.outcome and state.outcome.exception()).split())
-    log.warning("waiting, next try in %.1f s: %s", state.next_action.sleep if state.next_action else 0, why)
+_GROWING = tenacity.wait_random_exponential(multiplier=0.1, max=10)
+_SHORT = tenacity.wait_random(0, 0.5)
+SAY_AGAIN_S = 10
+"""What is waited for is said so often."""
+
+
+def _pause(state: tenacity.RetryCallState) -> float:
+    """Seconds until the next try. Whoever has the warehouse open leaves gaps, and long pauses would miss them."""
+    busy = state.outcome is not None and isinstance(state.outcome.exception(), WarehouseBusy)
+    return (_SHORT if busy else _GROWING)(state)
 
 
 class _Work:
@@ -137,6 +143,7 @@ class _Work:
         self._patience_s = patience_s
         self._bar = bar
         self._moved_at = 0.0  # when something last went on, by the monotonic clock
+        self._said_at = -float(SAY_AGAIN_S)
 
     def all_there_is(self, topics: Sequence[str]) -> list[str]:
         """Loads each topic up to its head. Returns those that could not be loaded."""
@@ -161,19 +168,20 @@ class _Work:
     def _load(self, topic: str) -> bool:
         """One topic up to its head. False: it cannot be loaded, and the log says why."""
         try:
-            if not self._patiently(topic):
+            if not self._patiently(self._once, topic):
                 # Told in any case: a reply may have been lost, the warehouse restored from an older state.
-                self._tell(topic, reset=True)
+                self._patiently(self._tell_again, topic)
                 return True
-            while self._patiently(topic):
+            while self._patiently(self._once, topic):
                 pass
-        except (WarehouseRefused, FeedError, DownloadFailed, ObjectGone) as error:
+        # The last: no room, or no right, in the temporary folder.
+        except (WarehouseRefused, FeedError, DownloadFailed, ObjectGone, OSError) as error:
             log.error("%s is not loaded further: %s", topic, error)
             return False
         return True
 
-    def _patiently(self, topic: str) -> bool:
-        """One change; tried again while the warehouse or an object is away. False: there is none.
+    def _patiently(self, step: Callable[[str, Path], bool], topic: str) -> bool:
+        """One step; tried again while the warehouse or an object is away. Returns what it does.
 
         What was fetched stays for the next try: presigned URLs may end before all of a large change are fetched.
         """
@@ -184,19 +192,26 @@ class _Work:
 
         tries = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((WarehouseAway, ObjectGone)),
-            wait=tenacity.wait_random_exponential(multiplier=0.1, max=10),
+            wait=_pause,
             stop=stop,
-            before_sleep=_say_waiting,
+            before_sleep=self._say_waiting,
             reraise=True,
         )
         with tempfile.TemporaryDirectory(prefix="tukang-load-") as folder:
             try:
-                return tries(self._once, topic, Path(folder))
+                return tries(step, topic, Path(folder))
             except WarehouseAway as error:
                 why = " ".join(str(error).split())
                 raise WarehouseRefused(f"The warehouse was away for {self._patience_s} s: {why}") from error
 
+    def _say_waiting(self, state: tenacity.RetryCallState) -> None:
+        """One line now and then: a database says more than one, and somebody may look at a table for hours."""
+        if time.monotonic() - self._said_at >= SAY_AGAIN_S:
+            self._said_at = time.monotonic()
+            log.warning("waiting: %s", " ".join(str(state.outcome and state.outcome.exception()).split()))
+
     def _once(self, topic: str, folder: Path) -> bool:
+        """One change. False: there is none."""
         cursor = self._warehouse.cursor(topic)
         known = self._registration
         change = next_change(
@@ -224,6 +239,10 @@ class _Work:
         else:
             self._bar.say(f"{topic}: another process of this loader was here; asking again from its cursor")
         self._tell(topic)
+        return True
+
+    def _tell_again(self, topic: str, _: Path) -> bool:
+        self._tell(topic, reset=True)
         return True
 
     def _tell(self, topic: str, *, reset: bool = False) -> None:

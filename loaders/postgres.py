@@ -29,7 +29,7 @@ from loaders.columns import (
 )
 from loaders.run import CARRIED, GONE, KEPT, Run, columns_of, delete_beyond, delete_named
 from loaders.shape import Struct, literal, quoted
-from loaders.warehouse import WarehouseAway, WarehouseRefused
+from loaders.warehouse import BEGIN_ANEW, WarehouseAway, WarehouseRefused
 
 CURSORS = "_tukang_cursors"
 
@@ -148,7 +148,17 @@ class PostgreSQL:
                 raise WarehouseRefused(f"PostgreSQL does not let the loader in: {said}") from error
             raise WarehouseAway(f"PostgreSQL: {said}") from error
         except psycopg.Error as error:
-            raise WarehouseRefused(f"PostgreSQL refused the load: {error}") from error
+            raise WarehouseRefused(f"PostgreSQL refused the load: {_said(error)}. {BEGIN_ANEW}") from None
+        except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+            raise WarehouseAway(f"rows cannot be staged in {tempfile.gettempdir()}: {error}") from error
+
+
+def _said(error: psycopg.Error) -> str:
+    """The server's words, in one line, without what may be the content of a row: logs are no place for it."""
+    told = [error.diag.message_primary or type(error).__name__]
+    if not isinstance(error, psycopg.IntegrityError | psycopg.DataError):
+        told += [each for each in (error.diag.message_detail, error.diag.message_hint) if each]
+    return ": ".join(" ".join(each.split()) for each in told)
 
 
 class _Load:

@@ -18,6 +18,17 @@ class WarehouseAway(Exception):
     """
 
 
+class WarehouseBusy(WarehouseAway):
+    """Another process has it open, for as long as it looks something up, or loads: soon there is a gap."""
+
+
+BEGIN_ANEW = (
+    "If somebody altered a table of the loader, make it again as it was, or begin anew: drop the topic's tables and "
+    "its row in _tukang_cursors."
+)
+"""What an operator can do about a table that is not as the loader left it."""
+
+
 class Warehouse(Protocol):
     """A table for each topic, and its cursor. Neither call is to be made by two threads at once."""
 

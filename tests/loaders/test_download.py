@@ -1,7 +1,10 @@
 """Files come as they were committed, or not at all."""
 
 import hashlib
+import resource
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,17 @@ def put(bucket: Bucket, number: int, data: bytes, **other: object) -> File:
         "what": "rows",
     }
     return File(**{**found, "bytes": len(data), "rows": 1, "sha256": digest, "schema_version": 0, **other})  # type: ignore[arg-type]
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """A disk that is full behind so many bytes of a file."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture
@@ -58,6 +72,18 @@ def test_other_bytes_than_the_committed_ones_are_refused(
     with pytest.raises(DownloadFailed, match="another SHA-256"):
         downloads.fetch([put(bucket, 1, b"abc", sha256="0" * 64)], tmp_path, told.append)
     assert sum(told) == 0
+
+
+def test_a_full_disk_is_said_and_what_fills_it_is_taken_away(
+    bucket: Bucket, downloads: Downloads, tmp_path: Path
+) -> None:
+    file = put(bucket, 1, bytes(6_000_000))
+    told: list[int] = []
+    with files_of_at_most(3_000_000), pytest.raises(DownloadFailed, match=f"{tmp_path}.*set TMPDIR"):
+        downloads.fetch([file], tmp_path, told.append)
+    assert list(tmp_path.iterdir()) == []
+    assert sum(told) == 0
+    assert downloads.fetch([file], tmp_path)[1].stat().st_size == 6_000_000
 
 
 def test_a_presigned_url_is_used_without_credentials_and_its_end_is_an_object_gone(

@@ -3,10 +3,15 @@
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from loaders.change import Change, Cursor
+from loaders.feed import File
 from loaders.warehouse import WarehouseAway, WarehouseRefused, open_warehouse
+from tests.loaders.test_download import files_of_at_most
 from tests.loaders.test_warehouses import DuckDBTarget, Topic, events
 
 
@@ -81,3 +86,17 @@ def test_a_table_that_no_loader_made_is_left_alone(topic: Topic, target: DuckDBT
     with pytest.raises(WarehouseRefused, match="no loader made"):
         topic.append(events(0, a=pa.array([1])))
     assert target.ask("SELECT * FROM orders") == []
+
+
+def test_a_full_disk_is_waited_out(target: DuckDBTarget, tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    values = [random.bytes(1000).hex() for _ in range(3000)]
+    pq.write_table(events(0, a=pa.array(values)), tmp_path / "1.parquet")
+    file = File(1, 1, "append", "s3://lake/1.parquet", "rows", 1, 3000, "0" * 64, 1)
+    change = Change(None, Cursor("e0", 1), (file,), empty=True)
+    warehouse = open_warehouse(target.url, "dwh")
+    with files_of_at_most(3_000_000), pytest.raises(WarehouseAway, match="cannot be written"):
+        warehouse.apply("orders", change, {1: tmp_path / "1.parquet"})
+    assert warehouse.cursor("orders") is None
+    assert warehouse.apply("orders", change, {1: tmp_path / "1.parquet"})
+    assert target.ask('SELECT count(*) FROM "orders"') == [(3000,)]

@@ -27,6 +27,9 @@ class Target(Protocol):
     def ask(self, query: str) -> list[tuple[Any, ...]]:
         """The answer to a query, by another way than the loader's."""
 
+    def do(self, statement: str) -> None:
+        """What somebody does to the tables by hand."""
+
 
 class DuckDBTarget:
     def __init__(self, folder: Path) -> None:
@@ -37,6 +40,10 @@ class DuckDBTarget:
         with duckdb.connect(str(self.file), read_only=True) as connection:
             return connection.execute(query).fetchall()
 
+    def do(self, statement: str) -> None:
+        with duckdb.connect(str(self.file)) as connection:
+            connection.execute(statement)
+
 
 class PostgreSQLTarget:
     def __init__(self, url: str) -> None:
@@ -45,6 +52,10 @@ class PostgreSQLTarget:
     def ask(self, query: str) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.url) as connection:
             return connection.execute(query.encode()).fetchall()
+
+    def do(self, statement: str) -> None:
+        with psycopg.connect(self.url) as connection:
+            connection.execute(statement.encode())
 
 
 TARGETS: dict[str, Callable[[pytest.FixtureRequest], Target]] = {
@@ -131,6 +142,38 @@ def test_a_loader_of_another_name_is_refused_a_table_that_is_loaded(
     with pytest.raises(WarehouseRefused, match="dwh"):
         other.cursor("orders")
     other.close()
+
+
+def test_a_table_that_somebody_dropped_is_not_quietly_begun_with_what_comes(
+    target: Target, warehouse: Warehouse, tmp_path: Path
+) -> None:
+    lake = Lake().commit("append", 1)
+    follow(warehouse, lake, tmp_path)
+    target.do('DROP TABLE "orders"')
+    lake = lake.commit("append", 2)
+    with pytest.raises(WarehouseRefused, match=r"orders.* begin anew: drop the topic's tables and its row"):
+        follow(warehouse, lake, tmp_path)
+    target.do("DELETE FROM _tukang_cursors WHERE topic = 'orders'")
+    follow(warehouse, lake, tmp_path)
+    assert rows_of(target) == lake.head.rows()
+
+
+def test_a_table_that_somebody_altered_refuses_in_words_and_goes_on_when_it_is_mended(
+    target: Target, warehouse: Warehouse, tmp_path: Path
+) -> None:
+    lake = Lake().commit("append", 1)
+    follow(warehouse, lake, tmp_path)
+    for change in ("ADD COLUMN note VARCHAR DEFAULT 'x'", "ALTER COLUMN note DROP DEFAULT",
+                   "ALTER COLUMN note SET NOT NULL"):  # fmt: skip
+        target.do(f'ALTER TABLE "orders" {change}')
+    before, lake = rows_of(target), lake.commit("append", 2)
+    with pytest.raises(WarehouseRefused, match=r"refused the load.*note") as refused:
+        follow(warehouse, lake, tmp_path)
+    assert "e0/2" not in str(refused.value)  # no row's content goes into a log
+    assert rows_of(target) == before
+    target.do('ALTER TABLE "orders" ALTER COLUMN note DROP NOT NULL')
+    follow(warehouse, lake, tmp_path)
+    assert rows_of(target) == lake.head.rows()
 
 
 _ids = count(1)
