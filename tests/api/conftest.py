@@ -12,12 +12,14 @@ import psycopg
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from sqlalchemy import select
 
 from api.app import create_app
 from api.database import Database
 from api.migrate import upgrade
 from api.process import EXTENSION, Process
 from api.settings import load
+from api.tables import metadata
 from tests.api.maker import Maker
 from tests.stack.postgres import Postgres
 
@@ -53,6 +55,16 @@ class World:
     @property
     def database(self) -> Database:
         return self.process.database
+
+    def everything(self) -> dict[str, list[Any]]:
+        """All rows of all tables, to see that nothing has changed."""
+        with self.database.read() as connection:
+            return {
+                table.name: [
+                    tuple(row) for row in connection.execute(select(table).order_by(*table.primary_key))
+                ]
+                for table in metadata.sorted_tables
+            }
 
     def maker(self, topic: str = "orders", partitions: int = 2) -> Maker:
         """A worker of the topic, at the positions that are stored now."""

@@ -7,26 +7,15 @@ import time
 import uuid
 from typing import Any
 
-import pytest
-from sqlalchemy import select, text
+from sqlalchemy import text
 
 from api.app import create_app
 from api.commits import enter
 from api.process import EXTENSION
 from api.requests import read_commit
 from api.settings import load
-from api.tables import metadata
 from tests.api.conftest import World
-from tests.api.maker import Maker, bitmap, file_entry
-
-
-def everything(world: World) -> dict[str, list[Any]]:
-    """All rows of all tables."""
-    with world.database.read() as connection:
-        return {
-            table.name: [tuple(row) for row in connection.execute(select(table).order_by(*table.primary_key))]
-            for table in metadata.sorted_tables
-        }
+from tests.api.maker import Maker, file_entry
 
 
 def test_an_append_moves_positions_and_enters_files(world: World) -> None:
@@ -50,21 +39,21 @@ def test_the_same_commit_again_gets_the_first_answer(world: World) -> None:
     body = maker.append(maker.line(0, 10, carried=[2]))
     first = maker.send(body)
     maker.commit()
-    before = everything(world)
+    before = world.everything()
     assert maker.send(body, 200) == first
-    assert everything(world) == before
+    assert world.everything() == before
 
 
 def test_an_id_with_other_content_is_refused(world: World) -> None:
     maker = world.maker()
     body = maker.append()
     maker.send(body)
-    before = everything(world)
+    before = world.everything()
     assert maker.send(body | {"worker": "somebody else"}, 422)["type"] == "/problems/commit-id-reused"
     other = world.maker("payments")
-    before = everything(world)
+    before = world.everything()
     assert other.send(other.append(id=body["id"]), 422)["type"] == "/problems/commit-id-reused"
-    assert everything(world) == before
+    assert world.everything() == before
 
 
 def test_an_id_that_another_topic_takes_at_the_same_moment_is_refused(world: World) -> None:
@@ -88,11 +77,11 @@ def test_an_id_that_another_topic_takes_at_the_same_moment_is_refused(world: Wor
 def test_a_stale_version_is_a_conflict_with_the_stored_positions(world: World) -> None:
     maker, other = world.maker(), world.maker()
     maker.commit(10)
-    before = everything(world)
+    before = world.everything()
     refused = other.send(other.append(other.line(0, 10), other.line(1, 10)), 409)
     assert refused["type"] == "/problems/position-moved"
     assert [position["next"] for position in refused["positions"]] == [10, None]
-    assert everything(world) == before
+    assert world.everything() == before
 
 
 def test_equal_contents_of_another_version_are_a_conflict(world: World) -> None:
@@ -111,10 +100,10 @@ def test_a_lake_partition_that_nobody_opened_is_a_conflict(world: World) -> None
 
 def test_another_epoch_is_a_conflict(world: World) -> None:
     maker = world.maker()
-    before = everything(world)
+    before = world.everything()
     refused = maker.send(maker.append(epoch="f" * 32), 409)
     assert (refused["type"], refused["epoch"]) == ("/problems/epoch-moved", maker.epoch)
-    assert everything(world) == before
+    assert world.everything() == before
 
 
 def test_older_rules_are_a_conflict(world: World) -> None:
@@ -132,135 +121,14 @@ def test_an_unknown_topic_is_not_found(world: World) -> None:
     assert maker.send(maker.append(), 404)["type"] == "/problems/not-found"
 
 
-BROKEN: dict[str, dict[str, Any]] = {
-    "sum": {"consumed": 9},
-    "carried_in": {"carried_in": 1, "duplicates": 1},
-    "carried_out": {"carried_out": 1, "consumed": 10, "written": 9},
-    "offsets": {"position": {"next": 11}},
-    "consumed": {"consumed": 11, "duplicates": 1},
-    "differing": {"differing": 1},
-    "late": {"late": 11},
-    "early": {"early": 11},
-    "tombstones": {"tombstones": 11},
-    "lost": {"lost": 1, "written": 9},
-    "lost_ranges": {"lost_ranges": [[5, 3]]},
-    "carried_within": {"position": {"carried": bitmap([11])}, "carried_out": 1, "written": 9},
-    "carried": {"position": {"carried": "AAAA"}},
-}
-
-
-@pytest.mark.parametrize("law", BROKEN)
-def test_a_broken_law_of_a_line_is_named_and_changes_nothing(world: World, law: str) -> None:
-    maker = world.maker()
-    changes = dict(BROKEN[law])
-    body = maker.append(maker.line(0, 10))
-    line = body["lines"][0]
-    line["position"] |= changes.pop("position", {})
-    line |= changes
-    before = everything(world)
-    refused = maker.send(body, 422)
-    assert (refused["type"], refused["law"]) == ("/problems/law-broken", law)
-    assert refused["lake_partition"] == 0
-    assert everything(world) == before
-
-
-@pytest.mark.parametrize("name", ["highest", "watermark", "published_to"])
-def test_no_time_of_a_position_goes_back(world: World, name: str) -> None:
-    maker = world.maker()
-    maker.send(maker.append(maker.line(0, 10, position={name: "2026-01-01T10:00:00Z"})))
-    for lower in ("2026-01-01T09:59:59.999999Z", None):
-        body = maker.append(maker.line(0, 10, position={name: lower}))
-        refused = maker.send(body, 422)
-        assert (refused["type"], refused["law"]) == ("/problems/law-broken", name)
-
-
-def test_a_line_starts_where_the_last_one_ended(world: World) -> None:
-    maker = world.maker()
-    maker.commit(10)
-    body = maker.append(maker.line(0, 5))
-    body["lines"][0] |= {"from_offset": 11, "to_offset": 16}
-    body["lines"][0]["position"]["next"] = 16
-    refused = maker.send(body, 422)
-    assert (refused["law"], refused["expected"], refused["got"]) == ("chain", 10, 11)
-
-
-def test_the_first_line_of_a_partition_starts_anywhere(world: World) -> None:
-    maker = world.maker()
-    body = maker.append(maker.line(0, 10))
-    body["lines"][0] |= {"from_offset": 1000, "to_offset": 1010}
-    body["lines"][0]["position"]["next"] = 1010
-    assert maker.send(body)["positions"][0]["next"] == 1010
-
-
-def test_carried_offsets_stay_carried_until_published(world: World) -> None:
-    maker = world.maker()
-    maker.send(maker.append(maker.line(0, 10, carried=[1, 10])))  # offsets 9 and 0
-    maker.send(maker.append(maker.line(0, 5, carried=[15, 2])))  # offset 0 still, 13 now; 9 is published
-    body = maker.append(maker.line(0, 5, carried=[11]))  # offset 9 again
-    refused = maker.send(body, 422)
-    assert (refused["law"], refused["got"]) == ("carried_within", 9)
-    maker.send(maker.append(maker.line(0, 5, carried=[20])))
-
-
-FILES: dict[str, dict[str, Any]] = {
-    "written": {"rows": 9, "periods": [{"start": "2026-01-01T00:00:00Z", "rows": 9}]},
-    "periods": {"periods": [{"start": "2026-01-01T00:00:00Z", "rows": 9}]},
-    "folder": {"url": "s3://lake/fresh/payments/1-rows.parquet"},
-    "schema_version": {"schema_version": 1},
-    "times": {"lowest": "2026-01-02T00:00:00Z", "highest": "2026-01-01T00:00:00Z"},
-    "files": {"what": "deletes"},
-}
-
-
-@pytest.mark.parametrize("law", FILES)
-def test_a_broken_law_of_files_is_named_and_changes_nothing(world: World, law: str) -> None:
-    maker = world.maker()
-    body = maker.append()
-    body["files"][0] |= FILES[law]
-    before = everything(world)
-    assert maker.send(body, 422)["law"] == law
-    assert everything(world) == before
-
-
-def test_two_files_of_one_kind_are_refused(world: World) -> None:
-    maker = world.maker()
-    body = maker.append()
-    body["files"] = [file_entry("orders", maker.now(), 5), file_entry("orders", maker.now(), 5)]
-    assert maker.send(body, 422)["law"] == "files"
-    body["files"][1]["late"] = True
-    maker.send(body)
-
-
-def test_an_object_is_entered_once_in_all_topics(world: World) -> None:
-    maker = world.maker()
-    body = maker.append()
-    maker.send(body)
-    again = maker.append()
-    again["files"][0]["url"] = body["files"][0]["url"]
-    before = everything(world)
-    assert maker.send(again, 422)["law"] == "url"
-    assert everything(world) == before
-
-
-def test_dead_letters_match_their_file(world: World) -> None:
-    maker = world.maker()
-    line = maker.line(0, 10, dead_letters=2, written=8)
-    body = maker.append(line)
-    body["files"][1]["rows"] = 3
-    assert maker.send(body, 422)["law"] == "dead_letters"
-    body["files"][1]["rows"] = 2
-    maker.send(body)
-    assert world.get("/topics/orders")["dead_letters"] == 2
-
-
 def test_an_object_that_is_too_old_is_a_conflict_and_the_last_check(world: World) -> None:
     maker = world.maker()
     body = maker.append()
     world.clock.forward(12 * 3600 + 1)
-    before = everything(world)
+    before = world.everything()
     refused = maker.send(body, 409)
     assert (refused["type"], refused["files"]) == ("/problems/object-too-old", [body["files"][0]["url"]])
-    assert everything(world) == before
+    assert world.everything() == before
     body["lines"][0]["consumed"] += 1
     assert maker.send(body, 422)["type"] == "/problems/law-broken"
 

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 from uuid import UUID
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import delete, insert, select, text, update
 
-from api import migrations
 from api.app import create_app
 from api.database import Database, make_engine
 from api.migrate import REVISION, SchemaError, check, revision_of, upgrade, upgrade_at_start
 from api.months import drop_month, ensure_months
-from api.process import EXTENSION
 from api.settings import load
 from api.tables import LEDGER_COUNTS, commits, installation, ledger, metadata
 from api.times import DAY_US
-from tests.api.maker import Maker
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
@@ -159,41 +153,3 @@ def test_a_month_that_folding_emptied_is_dropped_once_it_is_long_over(postgres_u
         where = connection.execute(text("SELECT tableoid::regclass::text FROM ledger")).scalar()
     assert where == "ledger_default"  # what comes all the same has a place
     database.dispose()
-
-
-@pytest.mark.parametrize("revision", range(1, REVISION))
-def test_every_earlier_revision_is_brought_forward_with_its_data(empty_url: str, revision: int) -> None:
-    database = Database(make_engine(empty_url))
-    config = Config()
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
-    with database.write() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, f"{revision:04}")
-        assert revision_of(connection) == revision
-        # By hand, as the code of that revision wrote it: today's tables may know more columns.
-        connection.execute(
-            text(
-                "INSERT INTO topics (name, epoch, sequence, oldest, created_us, schema_version, rule_version, "
-                "settings_version, settings, next_lake_partition, rows_total, live_files, live_rows, live_bytes, "
-                "live_dead_letters) VALUES ('orders', 'e', 0, 1, 0, 0, 0, 0, '{\"grace\": \"1h\"}', 0, 0, 0, 0, 0, 0)"
-            )
-        )
-        connection.execute(
-            text(
-                "INSERT INTO epochs (topic_id, epoch, opened_us, common_sequence) "
-                "SELECT id, epoch, 0, 0 FROM topics"
-            )
-        )
-    upgrade(load(database=empty_url))
-    with database.read() as connection:
-        assert revision_of(connection) == REVISION
-    database.dispose()
-    app = create_app(load(database=empty_url, auth="none"))
-    client = app.test_client()
-    assert client.get("/v1/topics/orders").get_json()["settings"]["grace"] == "1h"
-    maker = Maker(client, "orders", [0], lambda: time.time_ns() // 1_000)
-    maker.begin()
-    maker.commit(3)
-    assert client.get("/v1/topics/orders").get_json()["rows"] == 3
-    app.extensions[EXTENSION].heads.stop()
-    app.extensions[EXTENSION].database.dispose()

@@ -9,7 +9,6 @@ import pytest
 from api.times import format_time
 from tests.api.conftest import World
 from tests.api.maker import Maker
-from tests.api.test_commits import everything
 
 
 def ids(files: list[dict[str, Any]]) -> list[int]:
@@ -119,9 +118,9 @@ def test_a_broken_law_of_upkeep_is_named_and_changes_nothing(world: World, law: 
     maker, old = two_files(world)
     line, changes = BROKEN[law]
     body = maker.upkeep("replace", line, [maker.file(line["rows_out"])], old) | changes
-    before = everything(world)
+    before = world.everything()
     assert maker.send(body, 422)["law"] == law
-    assert everything(world) == before
+    assert world.everything() == before
 
 
 def test_an_expire_adds_no_rows(world: World) -> None:
@@ -142,11 +141,11 @@ def test_a_file_that_is_not_live_any_more_is_a_conflict(world: World, role: str)
         body = maker.upkeep(
             "replace", {"rows_in": 10, "rows_out": 10}, [maker.file(10)], old[1:], beside=[*old[:1], 99]
         )
-    before = everything(world)
+    before = world.everything()
     refused = maker.send(body, 409)
     assert refused["type"] == "/problems/file-not-live"
     assert refused["files"] == (old[:1] if role == "remove" else [old[0], 99])
-    assert everything(world) == before
+    assert world.everything() == before
 
 
 def test_files_of_another_topic_are_not_live_here(world: World) -> None:
