@@ -5,7 +5,8 @@
 
 Parameters by environment: BENCH_TOPICS (4000), BENCH_COMMITS (5000000), BENCH_DEEP (1000000; commits of the deepest),
 BENCH_WORKERS (16), BENCH_SECONDS (30), BENCH_LOADERS (500), BENCH_FOLLOWERS (1; loaders of one topic), BENCH_RATE (50;
-commits a second of part 2), BENCH_PROCESSES (1; of the API), BENCH_FSYNC (on). Writes build/bench-api.json.
+commits a second of part 2), BENCH_PROCESSES (1; of the API), BENCH_FSYNC (on). Writes build/bench-api.json, and says
+the figures as lines of a table. Clients, API and database share the machine: what each takes of it is said, too.
 
 How it scales: every read and write is a range of an index, of which ten times the commits are one level more; what
 grows is what must lie in memory, which is the newest end of each index, a page for each topic.
@@ -52,6 +53,7 @@ class Town:
     database: Part
     port: int
     token: str
+    commits: int  # of all topics, at the start
 
     def worker(self) -> Worker:
         return Worker(LOOPBACK, self.port, self.token)
@@ -111,7 +113,7 @@ def town(folder: Path) -> Iterator[Town]:
         part.start()
         try:
             assert server.part is not None
-            yield Town(part, server.part, port, token)
+            yield Town(part, server.part, port, token, total)
         finally:
             part.end()
             server.stop()
@@ -250,19 +252,59 @@ def polls(town: Town) -> dict[str, Any]:
         "missed": len(took) * followers - len(told),
         "wake": _spread(told),
         "memory_mb": [round(each / 1e6) for each in memory],
+        # Every loader is told of its own topics' commits: the one that waited longest.
+        "slowest_loader_ms": round(max(_longest(seen, answered_at).values(), default=0) * 1000, 1),
+        "loaders_told": len({topic for topic, _, _ in seen}) * followers,
     }
+
+
+def _longest(
+    seen: list[tuple[str, int, float]], answered_at: dict[tuple[str, int], float]
+) -> dict[str, float]:
+    """The longest wait of each topic's loaders, in seconds."""
+    longest: dict[str, float] = {}
+    for topic, sequence, at in seen:
+        longest[topic] = max(longest.get(topic, 0.0), at - answered_at[topic, sequence])
+    return longest
+
+
+def _table(report: dict[str, Any]) -> str:
+    """The figures as lines of a Markdown table."""
+    past, commits, pages, polls = (report[name] for name in ("past", "commits", "pages", "polls"))
+    first, last = (value for name, value in pages.items() if name != "ratio")
+    memory, each, told = polls["memory_mb"], commits["processor_ms_each"], polls["wake"]
+    lines = {
+        "the past": f"{past['commits']:,} commits in {past['topics']:,} topics; fsync {past['fsync']}",
+        "the machine": f"{past['cores']} cores, for API, database and clients together",
+        "commits": f"{commits['commits_per_s']} a second, p50 {commits['p50_ms']} ms, p99 {commits['p99_ms']} ms",
+        "processor time of one": f"{each['api']} ms of the API, {each['database']} ms of PostgreSQL",
+        f"a page of 100 commits at commit {past['deep']:,}": f"{last} ms; the first page {first} ms",
+        f"commits, {past['rate']} a second, with {polls['loaders']} loaders in long polls": (
+            f"p50 {polls['commit']['p50_ms']} ms, p99 {polls['commit']['p99_ms']} ms"
+        ),
+        "from a commit's answer until its loader has it": (
+            f"p50 {told['p50_ms']} ms, p99 {told['p99_ms']} ms, at most {told['max_ms']} ms; "
+            f"{polls['missed']} of {polls['commits']} missed"
+        ),
+        "the API's memory meanwhile": f"{memory[0]} MB, at most {max(memory)} MB, {memory[-1]} MB at the end",
+    }
+    return "\n".join(f"| {what} | {figure} |" for what, figure in lines.items())
 
 
 def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="tukang-bench-"))
-    report: dict[str, Any] = {
-        name: os.environ.get(f"BENCH_{name}")
-        for name in ("TOPICS", "COMMITS", "DEEP", "LOADERS", "FOLLOWERS", "PROCESSES", "FSYNC")
-    }
     with town(folder) as running:
+        report: dict[str, Any] = {
+            "past": {
+                "commits": running.commits, "topics": number("TOPICS", 4000), "deep": number("DEEP", 1_000_000),
+                "workers": number("WORKERS", 16), "rate": number("RATE", 50), "processes": number("PROCESSES", 1),
+                "fsync": os.environ.get("BENCH_FSYNC", "on"), "cores": os.cpu_count(),
+            }
+        }  # fmt: skip
         for name, part in (("pages", pages), ("commits", commits), ("polls", polls)):
             report[name] = part(running)
             console.print(f"{name}: {report[name]}")
+    console.print(_table(report), soft_wrap=True)
     target = Path("build/bench-api.json")
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(report, indent=2) + "\n")

@@ -59,21 +59,28 @@ class Downloads:
 
         `fetched` is told of bytes as they come, of fewer than none when a try was in vain.
         """
+        ended = threading.Event()
         with ThreadPoolExecutor(self._at_once) as pool:
             futures = [
-                pool.submit(self._patiently, file, folder / f"{file.id}.parquet", fetched) for file in files
+                pool.submit(self._patiently, file, folder / f"{file.id}.parquet", fetched, ended)
+                for file in files
             ]
             try:
                 return {file.id: future.result() for file, future in zip(files, futures, strict=True)}
             except BaseException:
+                ended.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _patiently(self, file: File, path: Path, fetched: Callable[[int], None]) -> Path:
+    def _patiently(
+        self, file: File, path: Path, fetched: Callable[[int], None], ended: threading.Event
+    ) -> Path:
+        """`ended`: nobody waits for the file any more."""
         tries = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(DownloadFailed),
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
-            stop=tenacity.stop_after_delay(self._patience_s),
+            stop=tenacity.stop_after_delay(self._patience_s) | tenacity.stop_when_event_set(ended),
+            sleep=tenacity.sleep_using_event(ended),
             reraise=True,
         )
         return tries(self._once, file, path, fetched)

@@ -199,6 +199,7 @@ def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
     try:
         yield
     except BaseException:
+        connection.interrupt()  # after a signal it may still be at work, and closing would wait for it
         with suppress(duckdb.Error):  # it may have ended with what failed, and the connection ends now
             connection.execute("ROLLBACK")
         raise

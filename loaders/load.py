@@ -77,7 +77,10 @@ def load(
             registration = _register(feed, topics)
             work = _Work(feed, warehouse, downloads, registration, settings.run_bytes, patience_s, bar)
             failed = work.follow() if follow else work.all_there_is(_names(feed, registration))
-        except Stopped:
+        except (Stopped, RuntimeError) as error:
+            # DuckDB has words of its own for what the signal's handler raises while a query runs.
+            if not isinstance(error, Stopped) and not isinstance(error.__cause__, Stopped):
+                raise
             return 0 if follow else 1
         finally:
             feed.close()
@@ -143,6 +146,7 @@ class _Work:
         self._patience_s = patience_s
         self._bar = bar
         self._moved_at = 0.0  # when something last went on, by the monotonic clock
+        self._most = 0  # bytes that the best try of the change at hand had
         self._said_at = -float(SAY_AGAIN_S)
 
     def all_there_is(self, topics: Sequence[str]) -> list[str]:
@@ -185,7 +189,7 @@ class _Work:
 
         What was fetched stays for the next try: presigned URLs may end before all of a large change are fetched.
         """
-        self._moved_at = time.monotonic()
+        self._moved_at, self._most = time.monotonic(), 0
 
         def stop(_: tenacity.RetryCallState) -> bool:
             return self._patience_s is not None and time.monotonic() - self._moved_at > self._patience_s
@@ -225,9 +229,14 @@ class _Work:
         if change is None:
             return False
         with self._bar.of(topic, sum(file.bytes for file in change.files)) as advance:
+            had = 0
 
             def fetched(count: int) -> None:
-                self._moved_at = time.monotonic()
+                nonlocal had
+                had += count
+                # Only what no try had before: what lies there from the last one is nothing new.
+                if had > self._most:
+                    self._moved_at, self._most = time.monotonic(), had
                 advance(count)
 
             paths = self._downloads.fetch(change.files, folder, fetched)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from flask.testing import FlaskClient
 from api import tokens
 from api.access import MOST_FAILURES, SCOPES
 from api.app import create_app
-from api.contract import load_contract
+from api.contract import document, load_contract
 from api.settings import load
 from tests.api.conftest import FakeClock, World
 from tests.api.maker import Maker
+from tests.api.test_workers import report
 
 CONTRACT = load_contract()
 OPERATIONS = sorted(CONTRACT.operations)
@@ -83,6 +85,52 @@ def test_no_operation_takes_a_wrong_scope_or_a_foreign_topic(
         assert (foreign.status_code, foreign.get_json()) == (404, missing.get_json())
     elif CONTRACT.operations[operation].all_topics:
         assert ask(guarded.client, operation, restricted).status_code == 403
+
+
+def _bodies(operation: tuple[str, str]) -> list[Any]:
+    """The contract's examples of an operation's body."""
+    method, rule = operation
+    path = rule.replace("<", "{").replace(">", "}")
+    content = document()["paths"][path][method.lower()].get("requestBody", {}).get("content", {})
+    for each in content.values():
+        single = [each["example"]] if "example" in each else []
+        return single + [example["value"] for example in each.get("examples", {}).values()]
+    return []
+
+
+@pytest.fixture
+def foreign(guarded: World) -> World:
+    """With a topic `orders` that is in everything: commits, a loader, a worker's report."""
+    every = token(guarded, *SCOPES, name="every")
+    guarded.client.environ_base.update(HTTP_AUTHORIZATION=every["Authorization"])
+    maker = guarded.maker()
+    maker.commit()
+    guarded.send("PUT", "/loaders/somebody", {"topics": ["^.*"], "from": "earliest"}, 201)
+    report(guarded, maker)
+    del guarded.client.environ_base["HTTP_AUTHORIZATION"]
+    return guarded
+
+
+def test_no_operation_does_or_shows_anything_of_a_foreign_topic(foreign: World) -> None:
+    """Also those whose path names none: bodies are the contract's examples, which speak of `orders`."""
+    own = token(foreign, *SCOPES, name="own", topics=["payments"])
+    before, named = foreign.everything(), 0
+    for operation in OPERATIONS:
+        scopes = CONTRACT.operations[operation].scopes
+        if scopes is None or "<topic>" in operation[1] or CONTRACT.operations[operation].all_topics:
+            continue
+        method, path = operation[0], path_of(operation[1])
+        if method == "GET":
+            found = foreign.client.get(path, headers=own)
+            assert found.status_code == 200, operation
+            assert "orders" not in found.get_data(as_text=True), operation
+        for body in _bodies(operation):
+            if '"orders"' in json.dumps(body):
+                named += 1
+                status = foreign.client.open(path, method=method, json=body, headers=own).status_code
+                assert status in (403, 404), operation
+    assert named > 5
+    assert foreign.everything() == before
 
 
 def test_a_token_for_some_topics_sees_and_does_only_those(guarded: World) -> None:

@@ -7,16 +7,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 import pytest
 
-from loaders.change import Change, Cursor
 from loaders.load import load
-from loaders.warehouse import Warehouse, WarehouseAway, WarehouseBusy, open_warehouse
+from loaders.warehouse import WarehouseAway, open_warehouse
 from tests.loaders.conftest import ROOT, Api
 from tests.loaders.maker import Maker
 from tests.loaders.model import KINDS
@@ -89,45 +88,6 @@ def test_a_topic_that_cannot_be_loaded_does_not_keep_the_others(maker: Maker, ta
     commits(maker, 3, random.Random(1))
     assert load(target.url, loader(maker), ["nobody.made.this", maker.topic]) == 1
     assert rows_of(target, maker.topic) == maker.lake.head.rows()
-
-
-class OftenBusy:
-    """A warehouse that somebody else has open at every third call."""
-
-    def __init__(self, warehouse: Warehouse) -> None:
-        self._warehouse = warehouse
-        self._asked = 0
-
-    def _knock(self) -> None:
-        self._asked += 1
-        if self._asked % 3 == 1:
-            raise WarehouseBusy("somebody looks at it")
-
-    def cursor(self, topic: str) -> Cursor | None:
-        self._knock()
-        return self._warehouse.cursor(topic)
-
-    def apply(self, topic: str, change: Change, paths: Mapping[int, Path]) -> bool:
-        self._knock()
-        return self._warehouse.apply(topic, change, paths)
-
-    def close(self) -> None:
-        self._warehouse.close()
-
-
-@pytest.mark.parametrize("target", ["duckdb"], indirect=True)
-def test_a_warehouse_that_is_busy_at_any_step_is_waited_for(
-    maker: Maker, target: Target, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    commits(maker, 3, random.Random(1))
-    monkeypatch.setattr(
-        "loaders.load.open_warehouse",
-        lambda url, loader, *, unnest: OftenBusy(open_warehouse(url, loader, unnest=unnest)),
-    )
-    for _ in range(2):  # the second has nothing to load, and tells the API so
-        assert load(target.url, loader(maker), [maker.topic]) == 0
-        assert rows_of(target, maker.topic) == maker.lake.head.rows()
-        assert told(maker) == maker.lake.head.sequence
 
 
 def test_a_loader_whose_next_objects_are_gone_catches_up(
