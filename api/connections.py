@@ -20,6 +20,8 @@ from api.process import EXTENSION, Process
 HEAD_SECONDS = 10.0
 # From there until the answer is taken: a large body, a long poll, a large answer, each over a slow line.
 REQUEST_SECONDS = 300.0
+# How often somebody looks whose time is over.
+LOOK_SECONDS = 0.5
 # What a client that went away between two of its packets leaves behind.
 PASSING = (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK)
 
@@ -32,6 +34,7 @@ class PollingWorker(ThreadWorker):  # type: ignore[misc]
         self._due: dict[
             TConn, float
         ] = {}  # connections that a thread reads or writes, and until when (monotonic)
+        self._looked = 0.0
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         process: Process = self.wsgi.extensions[EXTENSION]
@@ -64,9 +67,12 @@ class PollingWorker(ThreadWorker):  # type: ignore[misc]
         return super().handle_request(req, conn)
 
     def murder_pending(self) -> None:
-        """Called every second: ends what is overdue. A thread that reads there finds the end of the stream."""
+        """Called often: ends what is overdue. A thread that reads there finds the end of the stream."""
         super().murder_pending()
         now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
         for conn, due in list(self._due.items()):
             if due < now:
                 try:

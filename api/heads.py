@@ -42,6 +42,7 @@ class Heads:
         self._outbox: dict[int, int] = {}
         self._thread: threading.Thread | None = None
         self._stopped = False
+        self._away = False  # whether the database failed the watcher, and that was said
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
@@ -163,12 +164,13 @@ class Heads:
                     while not self._stopped:
                         wanted = self._wanted()
                         version = driver.execute("PRAGMA data_version").fetchone()[0]
+                        self._say_back()
                         if version != seen:
                             self._query(wanted)
                             seen = version if wanted else -1
                         time.sleep(SQLITE_LOOK_SECONDS if wanted else 4 * SQLITE_LOOK_SECONDS)
             except SQLAlchemyError as error:
-                log.warning("cannot look for new commits, trying again: %s", error)
+                self._say_away(error)
                 time.sleep(RECONNECT_SECONDS)
 
     def _watch_postgresql(self) -> None:
@@ -183,12 +185,25 @@ class Heads:
                     # A lost notice costs a second's delay, a synced one would cost the disk a write each.
                     driver.execute("SET synchronous_commit = off")
                     driver.execute(f"LISTEN {CHANNEL}")
+                    self._say_back()
                     self._listen(driver)
                 finally:
                     driver.close()
             except (SQLAlchemyError, psycopg.Error) as error:
-                log.warning("cannot listen for new commits, trying again: %s", error)
+                self._say_away(error)
                 time.sleep(RECONNECT_SECONDS)
+
+    def _say_away(self, error: Exception) -> None:
+        """Once for an outage, however long; each request that fails is in the log, too."""
+        if not self._away and not self._stopped:
+            self._away = True
+            said = " ".join(str(getattr(error, "orig", None) or error).split())
+            log.warning("cannot learn of other processes' commits, trying again every second: %s", said)
+
+    def _say_back(self) -> None:
+        if self._away:
+            self._away = False
+            log.warning("learns of other processes' commits again")
 
     def _listen(self, driver: "psycopg.Connection[tuple[object, ...]]") -> None:
         queried = 0.0

@@ -141,5 +141,6 @@ def register(app: Flask) -> None:
     @app.errorhandler(InterfaceError)
     @app.errorhandler(PoolTimeoutError)
     def _database(error: DBAPIError | PoolTimeoutError) -> Response:
-        app.logger.error("the database failed: %s", getattr(error, "orig", error))
+        said = " ".join(str(getattr(error, "orig", None) or error).split())
+        app.logger.error("the database failed: %s", said)
         return refusal(database_away(error))

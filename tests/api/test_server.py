@@ -112,6 +112,7 @@ def test_it_waits_for_a_database_that_is_away(own_postgres: Postgres) -> None:
         own_postgres.start()
         url = address(lines)
         httpx.post(f"{url}/v1/topics", json={"topic": "orders"}).raise_for_status()
+        httpx.get(f"{url}/v1/topics/orders/batches?wait=1").raise_for_status()
         # A restart under way is told to callers as 503, and is over when the server is back.
         own_postgres.kill()
         away = httpx.get(f"{url}/v1/topics")
@@ -120,6 +121,10 @@ def test_it_waits_for_a_database_that_is_away(own_postgres: Postgres) -> None:
         statuses = {httpx.get(f"{url}/v1/topics").status_code for _ in range(20)}
         assert httpx.get(f"{url}/v1/topics").json()["topics"][0]["topic"] == "orders"
         assert statuses <= {200, 503}
+        while "learns of other processes' commits again" not in "".join(lines):
+            time.sleep(0.05)
+    said = [line for line in lines if "other processes' commits" in line]
+    assert len(said) == 2  # once for the outage, however long, and once for its end
 
 
 def test_a_wrong_database_is_said_in_one_line(own_postgres: Postgres, tmp_path: Path) -> None:
