@@ -297,3 +297,17 @@ def test_a_body_beyond_the_limit_is_refused(tmp_path: Path) -> None:
     app = create_app(load(database=f"sqlite:///{tmp_path / 'x.db'}", auth="none", api_body_limit="1kB"))
     found = app.test_client().post("/v1/topics", json={"topic": "x" * 2000})
     assert (found.status_code, found.get_json()["type"]) == (413, "/problems/too-large")
+
+
+@pytest.mark.parametrize("proxies", [0, 1])
+def test_the_address_of_a_client_is_what_trusted_proxies_say_and_nobody_else(
+    tmp_path: Path, proxies: int
+) -> None:
+    client = create_app(load(database=f"sqlite:///{tmp_path / 'x.db'}", api_proxies=proxies)).test_client()
+
+    def guess(address: str) -> int:
+        said = {**bearer("guess"), "X-Forwarded-For": f"6.6.6.6, {address}"}
+        return client.get("/v1/topics", headers=said).status_code
+
+    assert [guess("10.0.0.1") for _ in range(MOST_FAILURES + 1)][-1] == 429
+    assert guess("10.0.0.2") == (401 if proxies else 429)
