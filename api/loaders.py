@@ -8,7 +8,7 @@ from typing import Any
 from flask import Blueprint, Response
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from api.access import require_topics
+from api.access import caller, require_topics
 from api.audit import note
 from api.cursors import cursor_json, give_cursors, move_cursors, read_cursors
 from api.pages import page_state, page_token
@@ -30,6 +30,11 @@ def find_loader(connection: Connection, name: str, *, lock: bool = False) -> Rec
     return row
 
 
+def _asked_for(loader: Record) -> list[str]:
+    """What it registered, without the names of topics that are not for this caller."""
+    return [each for each in loader.topics if each.startswith("^") or caller().sees(each)]
+
+
 def _show(connection: Connection, loader: Record, now_us: int) -> dict[str, Any]:
     asked = query()
     limit = asked.get("limit", MOST_CURSORS)
@@ -38,7 +43,7 @@ def _show(connection: Connection, loader: Record, now_us: int) -> dict[str, Any]
     leased = loader.lease_expires_us is not None and loader.lease_expires_us > now_us
     return {
         "name": loader.name,
-        "topics": loader.topics,
+        "topics": _asked_for(loader),
         "from": loader.start,
         "hold": loader.hold,
         "mirror_expiry": loader.mirror_expiry,
@@ -107,10 +112,12 @@ def delete_loader(name: str) -> Response:
     database = here().database
     with database.write() as connection:
         loader = find_loader(connection, name, lock=True)
-        shown = _show(connection, loader, database.clock(connection))
         note(
             connection, database.clock(connection), "delete_loader", target=name,
-            before={key: shown[key] for key in ("topics", "hold", "mirror_expiry", "registered_at")},
+            before={
+                "topics": loader.topics, "hold": loader.hold, "mirror_expiry": loader.mirror_expiry,
+                "registered_at": format_time(loader.registered_us),
+            },
         )  # fmt: skip
         connection.execute(delete(cursors).where(cursors.c.loader_id == loader.id))
         connection.execute(delete(loaders).where(loaders.c.id == loader.id))
@@ -152,7 +159,7 @@ def list_loaders() -> Response:
             "loaders": [
                 {
                     "name": row.name,
-                    "topics": row.topics,
+                    "topics": _asked_for(row),
                     "hold": row.hold,
                     "mirror_expiry": row.mirror_expiry,
                     "registered_at": format_time(row.registered_us),

@@ -105,7 +105,7 @@ def foreign(guarded: World) -> World:
     guarded.client.environ_base.update(HTTP_AUTHORIZATION=every["Authorization"])
     maker = guarded.maker()
     maker.commit()
-    guarded.send("PUT", "/loaders/somebody", {"topics": ["^.*"], "from": "earliest"}, 201)
+    guarded.send("PUT", "/loaders/somebody", {"topics": ["^.*", "orders"], "from": "earliest"}, 201)
     report(guarded, maker)
     del guarded.client.environ_base["HTTP_AUTHORIZATION"]
     return guarded
