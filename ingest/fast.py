@@ -55,7 +55,7 @@ class FastParser:
     """Parses pieces by one schema. Compiled once for each; may be used by several threads."""
 
     def __init__(self, schema: TopicSchema, declared: Declared, variant: Variant) -> None:
-        self._shape = Shape(schema.root, True, variant, declared)
+        self._shape = Shape(schema.root, True, variant, declared, declared.hidden)
         self._rest = schema.root.text is not None
         self._options = pj.ParseOptions(
             explicit_schema=pa.schema(self._shape.parsed), unexpected_field_behavior="error"
