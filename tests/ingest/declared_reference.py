@@ -132,8 +132,8 @@ def _hashed(value: Any) -> bytes:
         except UnicodeEncodeError:
             return _text(value).encode()
     if isinstance(value, Num) and exact(value.text):
-        double = float(value.text)
-        return (str(int(double)) if double == int(double) else repr(double)).encode()
+        number = Fraction(value.text)
+        return str(number if number.denominator == 1 else float(number)).encode()
     return _text(value).encode()
 
 
