@@ -73,7 +73,7 @@ def _epoch_us(value: int | float) -> int | None:
     if not size <= 1 << 63:  # (nor is NaN)
         return None
     times = 1_000_000 if size < _SECONDS else 1_000 if size < _MILLISECONDS else 1
-    exact: Any = Fraction(value) if type(value) is float and size * times >= _ROUNDED else value
+    exact: Any = Fraction(repr(value)) if type(value) is float and size * times >= _ROUNDED else value
     return round(exact * times) if size < _MICROSECONDS else exact // 1_000
 
 

@@ -32,6 +32,7 @@ FOUND: list[tuple[list[bytes | None], DecodeRules]] = [
     ([b'{"a":[{"b":0.5}],"b":1}', b'{"a":[{"b":NaN}]}'], declaring({("a",): "drop"}, ALL)),
     # Times so far ahead that a product of doubles is some microseconds off, and differs from one of integers.
     ([b'{"a":99999999999999.25}', b'{"a":99999999999999}'], declaring({("a",): "timestamp"}, ALL)),
+    ([b'{"a":4.954681543848565e+16}'], declaring({("a",): "timestamp"}, ALL)),
 ]
 
 
