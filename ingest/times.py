@@ -74,7 +74,7 @@ def _epoch_us(value: int | float) -> int | None:
         return None
     times = 1_000_000 if size < _SECONDS else 1_000 if size < _MILLISECONDS else 1
     exact: Any = Fraction(repr(value)) if type(value) is float and size * times >= _ROUNDED else value
-    return round(exact * times) if size < _MICROSECONDS else exact // 1_000
+    return int(round(exact * times) if size < _MICROSECONDS else exact // 1_000)
 
 
 def times_of(column: pa.Array) -> Times:
