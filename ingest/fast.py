@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json as pj
 
-from ingest.declared import Declared, TooLargeError
+from ingest.declared import Declared, UnsureError
 from ingest.doubles import doubtful_rows
 from ingest.joined import Joined, Rows
 from ingest.names import encoded
@@ -89,7 +89,7 @@ class FastParser:
                 count,
                 gathered,
             )
-        except (ContentError, TooLargeError):
+        except (ContentError, UnsureError):
             return Refused("content")
         if gathered.zero_texts and _NEGATIVE_ZERO.search(joined.data):
             return Refused("content")

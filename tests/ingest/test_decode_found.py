@@ -33,6 +33,8 @@ FOUND: list[tuple[list[bytes | None], DecodeRules]] = [
     # Times so far ahead that a product of doubles is some microseconds off, and differs from one of integers.
     ([b'{"a":99999999999999.25}', b'{"a":99999999999999}'], declaring({("a",): "timestamp"}, ALL)),
     ([b'{"a":4.954681543848565e+16}'], declaring({("a",): "timestamp"}, ALL)),
+    # A number that is no time stood in the sibling as a double prints it, not as it was written.
+    ([b'{"a":1e27}', b'{"a":1.5}'], declaring({("a",): "timestamp"}, ALL)),
 ]
 
 
