@@ -165,8 +165,8 @@ NOTHING_DECLARED = Declared()
 
 
 class UnsureError(Exception):
-    """The parsed column does not say what the records do: a decimal with more digits than declared, which Arrow takes all
-    the same, or a double that does not fit, whose text was another."""
+    """The parsed column does not say what the records do: a decimal with more digits than declared, which Arrow takes
+    all the same, or a double that does not fit, whose text was another."""
 
 
 def _with_texts(array: pa.Array, misfit: Any, column: pa.Array) -> tuple[pa.Array, pa.Array | None]:
