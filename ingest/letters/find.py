@@ -89,7 +89,9 @@ def read(lake: Lake, file: File) -> pa.Table:
     for attempt in patiently():
         with attempt:
             data = lake.get(str(file["url"]))
-    return pq.read_table(pa.BufferReader(data)).select(SCHEMA.names).cast(SCHEMA)
+    # In this thread alone: one of Arrow's that lets go of Python's bytes while the command ends would abort it.
+    table = pq.read_table(pa.BufferReader(data), use_threads=False, pre_buffer=False)
+    return table.select(SCHEMA.names).cast(SCHEMA)
 
 
 def found(lake: Lake, files: Iterable[File], wanted: Wanted) -> Iterator[pa.Table]:

@@ -61,7 +61,7 @@ def were_strings(own: Field, path: tuple[str, ...]) -> bool:
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None, phases=PHASES)
+@settings(max_examples=60, deadline=None, phases=PHASES)
 @given(EVENTS, EVENTS, st.one_of(DECLARATIONS, st.just({})), DECLARATIONS, RULES)
 def test_a_declaration_that_comes_later_holds_from_then_on_and_older_rows_can_be_brought_to_it(
     before: list[bytes], after: list[bytes], first: Types, types: Types, rules: DecodeRules
