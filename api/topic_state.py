@@ -85,6 +85,8 @@ def state_of(topic: Record, reports: Sequence[Record]) -> dict[str, Any]:
     state, reason, since = "unknown", "no report of a worker for 60 s", None
     if worst is not None:
         state, reason, since = worst.state, worst.detail or worst.reason, worst.since_us
+    if state in ("suspended", "paused") and held_back(topic) is None:
+        state, reason, since = "starting", "resumed: the worker goes on after its next report", None
     if topic.gap_sequence is not None and STATES.index("gap") < STATES.index(state):
         state, since = "gap", None
         reason = f"records were lost at the source, first in commit {topic.gap_sequence}"

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from ingest.columns import SYSTEM, dropped, event_schema, type_name
 from ingest.declared import MISFIT, NOTHING_DECLARED
-from ingest.names import TEXT
+from ingest.names import TEXT, sibling_name
 from ingest.schema import Field, TopicSchema, columns_of
 from ingest.strict import values_of_sibling
 from ingest.values import Deep, Doubled, Number, integer_as_double, text_of
@@ -53,9 +53,14 @@ def _fields(
     """The columns of one object. `path`: where it stands, for messages."""
     known = {field.name for field in wanted}
     columns = {column.name: column.field for column in columns_of(own.fields, not path) if not column.sibling}
+    gone = []  # main columns whose field has only its sibling now
     for name in arrays:
         field = columns.get(name.removesuffix(TEXT))
-        if name not in known and (field is None or not dropped(field)):
+        if name in known or (field is not None and dropped(field)):
+            continue
+        if name in columns and sibling_name(name) in known:
+            gone.append(name)
+        else:
             raise ValueError(
                 f"column {path}{name} is not in the schema: it is older than the rows, ask for the newest"
             )
@@ -64,7 +69,7 @@ def _fields(
         array = arrays.get(each.name)
         if array is None:
             continue
-        sibling = each.name + TEXT
+        sibling = sibling_name(each.name)
         texts: Texts = None
         if array.type != each.type:
             array, texts = _widened(array, columns[each.name], each.type, path + each.name)
@@ -77,6 +82,11 @@ def _fields(
             older = arrays.get(sibling)
             arrays[sibling] = texts if older is None else pc.coalesce(older, texts)
             done[sibling] = arrays[sibling]
+    for name in gone:
+        values = [None if raw is None else _value(raw, columns[name]) for raw in arrays[name].to_pylist()]
+        texts = pa.array([None if value is None else text_of(value) for value in values], pa.string())
+        older = arrays.get(sibling_name(name))
+        done[sibling_name(name)] = texts if older is None else pc.coalesce(older, texts)
     return [done[each.name] if each.name in done else pa.nulls(rows, each.type) for each in wanted]
 
 
@@ -155,6 +165,8 @@ def _value(raw: Any, own: Field) -> Any:
         repeated: dict[str, list[Any]] = {}
         for column in columns_of(own.fields, False):
             each = column.field
+            if dropped(each):
+                continue
             if column.sibling:
                 if raw.get(column.sibling_name) is not None:
                     every = values_of_sibling(raw[column.sibling_name])

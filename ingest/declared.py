@@ -147,7 +147,7 @@ class Declared:
             decimals = simple_type(type_)
             limit = pa.scalar(Decimal(1).scaleb(decimals.precision - decimals.scale))
             if pc.any(pc.greater_equal(pc.abs(array), limit), min_count=0).as_py():
-                raise TooLargeError
+                raise UnsureError
             return array, None
         if type_ == "hash":
             values = [None if value is None else self.hashed(value) for value in array.to_pylist()]
@@ -164,8 +164,9 @@ class Declared:
 NOTHING_DECLARED = Declared()
 
 
-class TooLargeError(Exception):
-    """A decimal with more digits than declared, which Arrow takes all the same."""
+class UnsureError(Exception):
+    """The parsed column does not say what the records do: a decimal with more digits than declared, which Arrow takes
+    all the same, or a double that does not fit, whose text was another."""
 
 
 def _with_texts(array: pa.Array, misfit: Any, column: pa.Array) -> tuple[pa.Array, pa.Array | None]:
@@ -176,6 +177,8 @@ def _with_texts(array: pa.Array, misfit: Any, column: pa.Array) -> tuple[pa.Arra
     column = pc.if_else(pa.array(~misfit), column, pa.scalar(None, column.type))
     if not wrong.any():
         return column, None
+    if pa.types.is_floating(array.type):
+        raise UnsureError
     texts: list[str | None] = [None] * len(array)
     for row in np.flatnonzero(wrong).tolist():
         texts[row] = text_of(array[row].as_py())

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json as pj
 
-from ingest.declared import Declared, TooLargeError
+from ingest.declared import Declared, UnsureError
 from ingest.doubles import doubtful_rows
 from ingest.joined import Joined, Rows
 from ingest.names import encoded
@@ -55,7 +55,7 @@ class FastParser:
     """Parses pieces by one schema. Compiled once for each; may be used by several threads."""
 
     def __init__(self, schema: TopicSchema, declared: Declared, variant: Variant) -> None:
-        self._shape = Shape(schema.root, True, variant, declared)
+        self._shape = Shape(schema.root, True, variant, declared, declared.hidden)
         self._rest = schema.root.text is not None
         self._options = pj.ParseOptions(
             explicit_schema=pa.schema(self._shape.parsed), unexpected_field_behavior="error"
@@ -89,7 +89,7 @@ class FastParser:
                 count,
                 gathered,
             )
-        except (ContentError, TooLargeError):
+        except (ContentError, UnsureError):
             return Refused("content")
         if gathered.zero_texts and _NEGATIVE_ZERO.search(joined.data):
             return Refused("content")

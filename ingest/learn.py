@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ingest.declared import MISFIT, Declared
-from ingest.names import LONGEST_NAME
+from ingest.names import nameable
 from ingest.schema import NEW, Claim, Field, TopicSchema, leaves
 from ingest.values import Broken, Deep, Doubled, Number, integer_as_double
 
@@ -108,10 +108,23 @@ class _Poll:
 class _Node:
     """A field while it is being learnt."""
 
-    __slots__ = ("double", "element", "fields", "kinds", "main", "name", "old", "poll", "seen", "text")
+    __slots__ = (
+        "double",
+        "element",
+        "fields",
+        "kinds",
+        "main",
+        "name",
+        "old",
+        "path",
+        "poll",
+        "seen",
+        "text",
+    )
 
-    def __init__(self, old: Field) -> None:
+    def __init__(self, old: Field, path: tuple[str, ...] = ()) -> None:
         self.old = old
+        self.path = path  # of names, as types are declared for
         self.poll: _Poll | None = None
         self.name = old.name
         self.seen = old.seen
@@ -119,8 +132,10 @@ class _Node:
         self.main = old.kind
         self.double = old.double
         self.text = old.sibling
-        self.fields: dict[str, _Node] = {name: _Node(each) for name, each in old.fields.items()}
-        self.element = None if old.element is None else _Node(old.element)
+        self.fields: dict[str, _Node] = {
+            name: _Node(each, (*path, name)) for name, each in old.fields.items()
+        }
+        self.element = None if old.element is None else _Node(old.element, path)
 
     def frozen(self) -> Field:
         return Field(
@@ -191,7 +206,7 @@ def _misfit(node: _Node, value: Any, room: _Room, depth: int, place: int) -> str
         for each in value:
             if each is not None:
                 if node.element is None:
-                    node.element = _Node(Field("", seen=Claim(*room.record, place)))
+                    node.element = _Node(Field("", seen=Claim(*room.record, place)), node.path)
                 if node.poll is not None:
                     node.element.poll = node.poll.element
                 reason = _misfit(node.element, each, room, depth + 1, place) or reason
@@ -204,6 +219,7 @@ def _claim_source(node: _Node, kind: str, value: Any, room: _Room, place: int) -
     claim = Claim(*room.record, place)
     node.kinds[kind] = claim
     node.main = kind
+    room.columns -= 1
     if kind == "number" and (type(value) is float or (isinstance(value, Number) and not value.integral)):
         node.double = claim
     room.changed = True
@@ -255,12 +271,16 @@ def _object(node: _Node, value: Any, room: _Room, depth: int, top: bool) -> bool
     for place, (name, each) in enumerate(pairs.items()):
         child = node.fields.get(name)
         if child is None:
-            if room.columns <= 0 or len(name) > LONGEST_NAME:
+            if room.columns <= 0 or not nameable(name):
                 complete = False
                 continue
             if not top and len(node.fields) >= room.limits.map_keys:
                 return _close(node, room, place)
-            child = node.fields[name] = _Node(Field(name, seen=Claim(*room.record, place)))
+            path = (*node.path, name)
+            type_ = room.declared.types.get(path)
+            declared = None if type_ is None else (room.declared.version, type_)
+            new = Field(name, seen=Claim(*room.record, place), declared=declared)
+            child = node.fields[name] = _Node(new, path)
             room.changed = True
         if node.poll is not None:
             child.poll = node.poll.fields.get(name)

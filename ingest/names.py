@@ -18,7 +18,8 @@ from collections.abc import Iterable
 
 TEXT = "__text"  # ends the name of a sibling, and of nothing else
 LONGEST_COLUMN = 300  # BigQuery's limit, in characters
-LONGEST_NAME = 1_000  # a longer field name gets no column: it would stand in every footer
+_LONGEST_NAME = 1_000  # a longer field name gets no column: it would stand in every footer
+_LONGEST_ESCAPED = 30  # of a name that only its column can say: so long a column never ends in a hash
 
 SYSTEM_COLUMNS = (
     "_lake_partition",
@@ -84,6 +85,16 @@ def column_name(name: str, top: bool, *, strict: bool = False) -> str:
     if len(column) + len(TEXT) > LONGEST_COLUMN:
         column = f"{column[: LONGEST_COLUMN // 2]}_x_{hashlib.sha256(encoded(name)).hexdigest()[:32]}"
     return column
+
+
+def nameable(name: str) -> bool:
+    """Whether a field of this name may have a column."""
+    return len(name) <= (_LONGEST_NAME if storable(name) else _LONGEST_ESCAPED)
+
+
+def storable(name: str) -> bool:
+    """Whether a database keeps the name as it is: others are told by their column alone."""
+    return not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in name)
 
 
 def field_name(column: str) -> str:

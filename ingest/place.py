@@ -14,7 +14,7 @@ import pyarrow as pa
 from ingest.columns import dropped, event_schema, table_type, type_name
 from ingest.declared import MISFIT, Declared, Hidden
 from ingest.learn import Limits
-from ingest.names import LONGEST_NAME, TEXT, sibling_name
+from ingest.names import TEXT, nameable, sibling_name
 from ingest.schema import Field, TopicSchema, columns_of, leaves
 from ingest.values import Broken, Doubled, Number, doubled_text, empty_text, integer_as_double, text_of
 
@@ -46,7 +46,7 @@ class Placer:
     def row(self, event: dict[str, Any] | Doubled) -> Row:
         row, rest = _put(self._slots, event)
         if rest:
-            if not self._rest or not (self._full or any(len(name) > LONGEST_NAME for name in rest)):
+            if not self._rest or not (self._full or not all(map(nameable, rest))):
                 raise Unplaced
             row[TEXT] = text_of(self._declared.veiled(_only(event, rest), self._declared.hidden))
         return row
@@ -132,7 +132,7 @@ class Placer:
                 return MISFIT
             row, rest = _put(slots, value)
             if rest:
-                if full or any(len(name) > LONGEST_NAME for name in rest):
+                if full or not all(map(nameable, rest)):
                     return MISFIT
                 raise Unplaced
             return row

@@ -275,8 +275,7 @@ class _Reading:
     def _learn(self, at: list[int], events: list[Any]) -> None:
         offsets = self._records.offsets[at].tolist()
         samples = zip(offsets, events, strict=True)
-        wider = learn(self._schema, samples, self._lake_partition, self._limits, self._declared)
-        self._schema = wider.declare(self._declared.types, self._declared.version)
+        self._schema = learn(self._schema, samples, self._lake_partition, self._limits, self._declared)
 
     def _placer(self) -> Placer:
         memo, key = self._schema.memo, ("placer", self._limits, self._declared)

@@ -264,12 +264,19 @@ def _declared(own: Field, path: tuple[str, ...], type_: str, version: int) -> Fi
         return _redeclared(own, type_, version)
     if own.element is not None and own.kind == "list":
         element = _declared(own.element, path, type_, version)
-        return own if element is own.element else replace(own, element=element)
+        return own if element is own.element else _kept(own, replace(own, element=element))
     below = own.fields.get(path[0])
     if below is None:
         return own  # not seen yet: it is declared when it comes
     changed = _declared(below, path[1:], type_, version)
-    return own if changed is below else replace(own, fields={**own.fields, path[0]: changed})
+    return own if changed is below else _kept(own, replace(own, fields={**own.fields, path[0]: changed}))
+
+
+def _kept(before: Field, after: Field) -> Field:
+    """A registered field that loses its column, as all below it is dropped, needs the sibling for what rows have."""
+    if before.column and after.text is None and _appears(before) is not None and _appears(after) is None:
+        return replace(after, text=before.seen._replace(at=NEW, reason="declared"))
+    return after
 
 
 def _taken_back(
@@ -317,6 +324,8 @@ def with_text(own: Field, reason: str) -> Field:
 def leaves(own: Field) -> int:
     """How many columns of values this field stands for (siblings and fields without a type not counted)."""
     kind = own.kind
+    if own.declaration not in (None, "drop"):
+        return 0 if kind is None else 1
     if kind == "struct":
         return sum(leaves(each) for each in own.fields.values())
     if kind == "list":

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ingest.names import TEXT, field_name, sibling_name
+from ingest.names import TEXT, field_name, sibling_name, storable
 from ingest.schema import COLUMNLESS, Claim, Field, TopicSchema, columnless, columns_of
 
 REASONS: Mapping[str, str] = {
@@ -42,7 +42,7 @@ def _columns(own: Field, top: bool) -> list[dict[str, Any]]:
     for column in columns_of(own.fields, top):
         each = column.field
         name = each.name
-        if not _storable(name):
+        if not storable(name):
             name = column.name  # no database keeps such a name: its column says it too
         if column.sibling:
             reason = "widened" if column.claim is each.double else column.claim.reason
@@ -106,10 +106,6 @@ def _decisions(columns: list[dict[str, Any]], path: str) -> Any:
             type_ = type_.get("list")
 
 
-def _storable(name: str) -> bool:
-    return not any(c == "\0" or "\ud800" <= c <= "\udfff" for c in name)
-
-
 def parsed(document: Mapping[str, Any]) -> TopicSchema:
     columns = list(document.get("columns") or ())
     text = None
@@ -136,10 +132,9 @@ def _fields(columns: list[Mapping[str, Any]]) -> dict[str, Field]:
         if name == column:
             name = field_name(column)
         text = siblings.get(sibling_name(column))
-        own = _field(name, column, each.get("source", each["type"]), _claim(index, each), text)
-        if "declared" in each:
-            own = replace(own, declared=(int(each["declared_at"]), each["declared"]))
-        fields[name] = own
+        declared = (int(each["declared_at"]), each["declared"]) if "declared" in each else None
+        source = each.get("source", each["type"])
+        fields[name] = _field(name, column, source, _claim(index, each), text, declared)
     return fields
 
 
@@ -152,7 +147,9 @@ def _claim(index: int, column: Mapping[str, Any]) -> Claim:
     return Claim(index, first["lake_partition"], first["offset"], 0, column.get("reason") or "")
 
 
-def _field(name: str, column: str, type_: Any, claim: Claim, text: Claim | None) -> Field:
+def _field(
+    name: str, column: str, type_: Any, claim: Claim, text: Claim | None, declared: tuple[int, str] | None
+) -> Field:
     kinds: dict[str, Claim] = {}
     fields: dict[str, Field] = {}
     element = double = None
@@ -165,7 +162,7 @@ def _field(name: str, column: str, type_: Any, claim: Claim, text: Claim | None)
                 kinds["json"] = max(text, claim._replace(at=claim.at + 1))
         elif "list" in type_:
             kinds["list"] = plain
-            element = None if type_["list"] == "null" else _field("", "", type_["list"], plain, None)
+            element = None if type_["list"] == "null" else _field("", "", type_["list"], plain, None, None)
         else:
             raise ValueError(f"column {column!r} has a type that this version does not know: {type_!r}")
     elif type_ in ("integer", "double"):
@@ -175,7 +172,7 @@ def _field(name: str, column: str, type_: Any, claim: Claim, text: Claim | None)
         if type_ not in ("boolean", "string", "json"):
             raise ValueError(f"column {column!r} has a type that this version does not know: {type_!r}")
         kinds[type_] = claim if type_ == "json" else plain
-    own = Field(name, column, claim, kinds, double, text, None, fields, element)
+    own = Field(name, column, claim, kinds, double, text, declared, fields, element)
     if columnless(own):
         return replace(own, kinds={kind: each._replace(at=COLUMNLESS) for kind, each in kinds.items()})
     return own

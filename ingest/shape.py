@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ingest.columns import struct_fields, table_type
-from ingest.declared import NATURAL, Declared
+from ingest.declared import NATURAL, Declared, Hidden
 from ingest.schema import Field, columns_of
-from ingest.values import empty_text, text_of
+from ingest.values import content, empty_text, text_of
 
 Path = tuple[str, ...]
 # Fields, and the kind that their values have in the records of this piece instead of the column's: all go to siblings.
@@ -39,12 +40,20 @@ class Gathered:
 class Shape:
     """The plan of one object: which parsed field gives which columns."""
 
-    def __init__(self, own: Field, top: bool, variant: Variant, declared: Declared, path: Path = ()) -> None:
+    def __init__(
+        self,
+        own: Field,
+        top: bool,
+        variant: Variant,
+        declared: Declared,
+        hidden: Hidden | str,
+        path: Path = (),
+    ) -> None:
         fields = struct_fields(own, top)
         self.types = [each.type for each in fields]
         self._fields = fields
         places = {each.name: i for i, each in enumerate(fields)}
-        self._columns: list[_Column] = []
+        self.columns: list[_Column] = []
         self.parsed: list[pa.Field] = []
         same = True
         for column in columns_of(own.fields, top):
@@ -55,17 +64,18 @@ class Shape:
             if not _encodable(each.name):
                 same = False
                 continue
-            made = _Column(each, (*path, each.name), variant, declared)
+            below = hidden.get(each.name, "") if isinstance(hidden, Mapping) else hidden
+            made = _Column(each, (*path, each.name), variant, declared, below)
             made.main, made.text = places.get(column.name), places.get(column.sibling_name)
-            same &= made.main == len(self._columns) and made.same and column.name == each.name
-            self._columns.append(made)
+            same &= made.main == len(self.columns) and made.same and column.name == each.name
+            self.columns.append(made)
             self.parsed.append(pa.field(each.name, made.parsed))
-        self.same = same and len(self._columns) == len(fields)
+        self.same = same and len(self.columns) == len(fields)
 
     def shaped(self, children: list[pa.Array], rows: int, gathered: Gathered) -> list[pa.Array]:
         """The object's columns from its parsed fields, each of length `rows`."""
         done: list[pa.Array | None] = [None] * len(self.types)
-        for column, child in zip(self._columns, children, strict=True):
+        for column, child in zip(self.columns, children, strict=True):
             main, text = column.shaped(child, gathered)
             if column.main is not None:
                 done[column.main] = main
@@ -78,7 +88,7 @@ class Shape:
     def double_names(self, names: set[str]) -> bool:
         """Collects the keys whose values go to double columns; whether some are in lists."""
         listed = False
-        for column, parsed in zip(self._columns, self.parsed, strict=True):
+        for column, parsed in zip(self.columns, self.parsed, strict=True):
             listed |= column.double_names(parsed.name, names)
         return listed
 
@@ -99,6 +109,7 @@ class _Column:
         "_declared",
         "_double",
         "_element",
+        "_hidden",
         "_struct",
         "_variant",
         "main",
@@ -108,7 +119,9 @@ class _Column:
         "wanted",
     )
 
-    def __init__(self, own: Field, path: Path, variant: Variant, declared: Declared) -> None:
+    def __init__(
+        self, own: Field, path: Path, variant: Variant, declared: Declared, hidden: Hidden | str
+    ) -> None:
         self.main: int | None = None
         self.text: int | None = None
         self.wanted = table_type(own)
@@ -117,6 +130,7 @@ class _Column:
         self._element: _Column | None = None
         self._double = False
         self._declared = declared
+        self._hidden = hidden
         self._convert: str | None = None
         self.same = True
         kind = own.kind
@@ -128,9 +142,9 @@ class _Column:
             self._convert = own.declaration
         if own.declaration is not None and (self._convert != "drop" or kind not in ("struct", "list")):
             self.parsed = declared.parsed_type(own)
-            self._double = self.parsed == pa.float64() and self._convert != "drop"
+            self._double = self.parsed == pa.float64()
         elif kind == "struct" and not own.retired:
-            self._struct = Shape(own, False, variant, declared, path)
+            self._struct = Shape(own, False, variant, declared, hidden, path)
             self.parsed = pa.struct(self._struct.parsed)
             self.same = self._struct.same
         elif kind == "list":
@@ -139,7 +153,7 @@ class _Column:
                 # Nothing but null is let through (`_without_content`). A list of null makes pyarrow 26 read astray.
                 self.parsed = pa.list_(pa.bool_())
             else:
-                self._element = _Column(element, (*path, ""), variant, declared)
+                self._element = _Column(element, (*path, ""), variant, declared, hidden)
                 self.parsed = pa.list_(self._element.parsed)
                 self.same = self._element.same
         elif kind == "number":
@@ -173,10 +187,12 @@ class _Column:
             return None, _texts(array, gathered)
         if self._double:
             gathered.doubles.append(array)
+        if self._convert is not None or self.wanted is None:
+            self._doubles_below(array, gathered)
         if self._convert is not None:
             return self._declared.shaped(array, self._convert)
         if self.wanted is None:
-            return None, _contentless(array)
+            return None, self._contentless(array)
         if self._struct is not None:
             return self._struct.struct(array, gathered), None
         if self._element is not None:
@@ -191,6 +207,37 @@ class _Column:
         elif array.type == pa.null():
             return None, None
         return array, None
+
+    def _doubles_below(self, array: pa.Array, gathered: Gathered) -> None:
+        """Gathers the double columns of what is not kept: it must be JSON all the same."""
+        if self._struct is not None:
+            for i, column in enumerate(self._struct.columns):
+                child = array.field(i)
+                if column._double:
+                    gathered.doubles.append(child)
+                column._doubles_below(child, gathered)
+        elif self._element is not None:
+            if self._element._double:
+                gathered.doubles.append(array.values)
+            self._element._doubles_below(array.values, gathered)
+
+    def _contentless(self, array: pa.Array) -> pa.Array:
+        """Texts of values that have no content (or none that is kept), for the sibling of a field without a column."""
+        if self._hidden:
+            values = [self._declared.veiled(value, self._hidden) for value in array.to_pylist()]
+            if any(content(value) for value in values):
+                raise ContentError
+            return _empty_texts(values)
+        _without_content(array)
+        if pa.types.is_list(array.type) and not len(array.values):
+            return pc.if_else(array.is_valid(), "[]", pa.scalar(None, pa.string()))
+        if pa.types.is_struct(array.type) and not array.type.num_fields:
+            return pc.if_else(array.is_valid(), "{}", pa.scalar(None, pa.string()))
+        return _empty_texts(array.to_pylist())
+
+
+def _empty_texts(values: list[Any]) -> pa.Array:
+    return pa.array([None if value is None else empty_text(value) for value in values], pa.string())
 
 
 def _encodable(name: str) -> bool:
@@ -214,18 +261,6 @@ def _texts(array: pa.Array, gathered: Gathered) -> pa.Array:
             [None if value is None else text_of(value) for value in array.to_pylist()], pa.string()
         )
     return pc.binary_join_element_wise('"', array, '"', "")
-
-
-def _contentless(array: pa.Array) -> pa.Array:
-    """Texts of values that have no content, for the sibling of a field without a column."""
-    _without_content(array)
-    if pa.types.is_list(array.type) and not len(array.values):
-        return pc.if_else(array.is_valid(), "[]", pa.scalar(None, pa.string()))
-    if pa.types.is_struct(array.type) and not array.type.num_fields:
-        return pc.if_else(array.is_valid(), "{}", pa.scalar(None, pa.string()))
-    return pa.array(
-        [None if value is None else empty_text(value) for value in array.to_pylist()], pa.string()
-    )
 
 
 def _without_content(array: pa.Array) -> None:

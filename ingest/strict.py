@@ -75,7 +75,7 @@ class Reader:
         except StopIteration as stop:
             raise _wrong(text, stop.value, start) from None
         except json.JSONDecodeError as error:
-            raise Unreadable("not_json", error.msg, _bytes(text, error.pos)) from None
+            raise Unreadable("not_json", _said(error), _bytes(text, error.pos)) from None
         except _ConstantError as error:
             at = _outside_strings(text, str(error))
             raise Unreadable("not_json", f"{error} is not JSON", _bytes(text, at)) from None
@@ -102,6 +102,23 @@ def values_of_sibling(text: str) -> list[Any]:
     except RecursionError:
         return [Deep(text)]
     return list(value) if repeated else [value]
+
+
+# What the parser says, which differs between versions of Python, in words that say what is wrong.
+_SAID = {
+    "Invalid control character": "a control character stands in a string as it is",
+    "Unterminated string": "a string begins here that does not end",
+    "Invalid \\escape": "a backslash stands before something that it cannot escape",
+    "Invalid \\uXXXX": "\\u is not followed by four hexadecimal digits",
+    "Expecting property name": "a key in double quotes should stand here",
+    "Expecting ':'": "a colon should stand here",
+    "Expecting ','": "a comma or the end should stand here",
+    "Illegal trailing comma": "after this comma something should follow",
+}
+
+
+def _said(error: json.JSONDecodeError) -> str:
+    return next((said for begins, said in _SAID.items() if error.msg.startswith(begins)), error.msg)
 
 
 def _wrong(text: str, at: int, start: int) -> Unreadable:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ _MICROSECOND = dt.timedelta(microseconds=1)
 _EPOCH_TEXT = re.compile(r"-?\d{9,19}(\.\d+)?\Z", re.ASCII)
 # Seconds, milliseconds, microseconds, nanoseconds: each up to the year 5138 in its own unit.
 _SECONDS, _MILLISECONDS, _MICROSECONDS = 10**11, 10**14, 10**17
+_ROUNDED = 1 << 52  # products of doubles from here on may be off by more than a half
 
 
 def event_time_us(value: Any) -> int | None:
@@ -68,13 +70,11 @@ def _time_us(value: Any) -> int | None:
 
 def _epoch_us(value: int | float) -> int | None:
     size = abs(value)
-    if size < _SECONDS:
-        return round(value * 1_000_000)
-    if size < _MILLISECONDS:
-        return round(value * 1_000)
-    if size < _MICROSECONDS:
-        return round(value)
-    return int(value // 1_000) if size <= 1 << 63 else None
+    if not size <= 1 << 63:  # (nor is NaN)
+        return None
+    times = 1_000_000 if size < _SECONDS else 1_000 if size < _MILLISECONDS else 1
+    exact: Any = Fraction(repr(value)) if type(value) is float and size * times >= _ROUNDED else value
+    return int(round(exact * times) if size < _MICROSECONDS else exact // 1_000)
 
 
 def times_of(column: pa.Array) -> Times:

@@ -202,6 +202,13 @@ def empty_text(value: Any) -> str:
     return text_of(_without_nulls(value))
 
 
+def content(value: Any) -> bool:
+    """Whether something stands in the value that is no null, no object and no array (of plain ones)."""
+    if isinstance(value, dict):
+        return any(map(content, value.values()))
+    return any(map(content, value)) if isinstance(value, list) else value is not None
+
+
 def _without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _without_nulls(each) for name, each in value.items() if each is not None}

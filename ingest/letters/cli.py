@@ -71,7 +71,8 @@ def letters_show(topic: str, offset: int, lake_partition: int | None) -> None:
 def letters_export(topic: str, folder: Path, form: Literal["ndjson", "raw"], **chosen: Any) -> None:
     """Write them into a folder: one NDJSON file, or a file with the bytes of each."""
     with told() as settings:
-        click.echo(f"{export(settings, topic, wanted_of(**chosen), folder, form)} dead letters in {folder}")
+        count = export(settings, topic, wanted_of(**chosen), folder, form)
+        click.echo(f"{count} dead letter{'' if count == 1 else 's'} in {folder}")
 
 
 @letters.command("replay")

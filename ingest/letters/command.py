@@ -36,14 +36,22 @@ def wanted_of(
 ) -> Wanted:
     """What the options mean. Raises `ValueError`, in one line."""
     first, last = offsets_of(offsets)
-    return Wanted(frozenset(reasons), time_of(start), time_of(end), first, last, lake_partition)
+    start_us, end_us = time_of(start), time_of(end)
+    if start_us is not None and end_us is not None and end_us <= start_us:
+        raise ValueError(f"--to {end} is not after --from {start}: nothing lies between")
+    return Wanted(frozenset(reasons), start_us, end_us, first, last, lake_partition)
 
 
 def time_of(text: str | None) -> int | None:
     """ISO 8601; without a zone it is UTC."""
     if text is None:
         return None
-    at = datetime.fromisoformat(text)
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is no time: write 2026-01-31 or 2026-01-31T12:00:00Z (UTC without a zone)"
+        ) from None
     return time_from_text((at if at.tzinfo else at.replace(tzinfo=UTC)).isoformat())
 
 
@@ -70,6 +78,8 @@ def show_one(settings: LakeSettings, topic: str, wanted: Wanted) -> bool:
     any_shown = False
     for table in found(lake_of(settings), files, wanted):
         for letter in table.to_pylist():
+            if any_shown:
+                sys.stdout.write("\n")
             show.whole(letter, sys.stdout)
             any_shown = True
     return any_shown

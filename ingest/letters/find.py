@@ -69,9 +69,12 @@ def offsets_of(text: str | None) -> tuple[int | None, int | None]:
     first, dash, last = text.partition("-")
     try:
         start = int(first) if first else None
-        return start, (int(last) if last else None) if dash else start
+        end = (int(last) if last else None) if dash else start
     except ValueError:
         raise ValueError(f"{text!r} is no range of offsets: write 17, 17-40, 17- or -40") from None
+    if start is not None and end is not None and end < start:
+        raise ValueError(f"{text!r} ends before it begins: write {end}-{start}")
+    return start, end
 
 
 def files_of(inquiry: Inquiry, topic: str, sequence: int | None = None) -> list[dict[str, Any]]:
@@ -86,7 +89,9 @@ def read(lake: Lake, file: File) -> pa.Table:
     for attempt in patiently():
         with attempt:
             data = lake.get(str(file["url"]))
-    return pq.read_table(pa.BufferReader(data)).select(SCHEMA.names).cast(SCHEMA)
+    # In this thread alone: one of Arrow's that lets go of Python's bytes while the command ends would abort it.
+    table = pq.read_table(pa.BufferReader(data), use_threads=False, pre_buffer=False)
+    return table.select(SCHEMA.names).cast(SCHEMA)
 
 
 def found(lake: Lake, files: Iterable[File], wanted: Wanted) -> Iterator[pa.Table]:

@@ -63,7 +63,7 @@ def listed(tables: Iterable[pa.Table], limit: int, form: Form, out: IO[str]) -> 
 def whole(letter: dict[str, Any], out: IO[str]) -> None:
     """One letter, its bytes too: around the place where it went wrong if it is long."""
     for name, value in _summary(letter).items():
-        out.write(f"{name.replace('_', ' ')}: {value}\n")
+        out.write(f"{name.replace('_', ' ')}: {'none' if value is None else value}\n")
     out.write(f"key: {_readable(letter['_key'])}\n")
     for header in letter["_headers"] or ():
         out.write(f"header {header['key']}: {_readable(header['value'])}\n")

@@ -97,6 +97,22 @@ def test_the_worst_state_of_all_workers_shows(world: World) -> None:
     assert world.get("/topics/orders")["state"] == "starting"
 
 
+def test_a_topic_is_suspended_and_resumed_at_once_whatever_its_worker_reported_before(world: World) -> None:
+    maker = world.maker()
+    world.send("PATCH", "/topics/orders", {"settings": {"error_mode": "suspend"}})
+    report(world, maker)
+    maker.send(maker.append(maker.line(0, 2, dead_letters=1, written=1)))
+    assert world.get("/topics/orders")["state"] == "suspended"
+    report(world, maker, state="suspended")
+    assert world.send("POST", "/topics/orders/resume")["state"] == "starting"
+    report(world, maker)
+    assert world.get("/topics/orders")["state"] == "running"
+    world.send("POST", "/topics/orders/pause")
+    report(world, maker, state="paused")
+    assert world.get("/topics/orders")["state"] == "paused"
+    assert world.send("POST", "/topics/orders/resume")["state"] == "starting"
+
+
 def test_a_report_is_answered_with_what_changed(world: World) -> None:
     maker = world.maker()
     assert report(world, maker)["topics"] == []

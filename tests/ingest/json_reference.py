@@ -1,5 +1,5 @@
-"""A strict JSON parser of our own, slow and plain, that keeps number text and every duplicate key; and the way back
-from a row to the value it was made from. What decoding is measured by.
+"""A strict JSON parser of our own, slow and plain, that keeps number text and every duplicate key, and what is the
+same value. What decoding is measured by; the way back from a row is `row_reference`.
 
 Values here: None, True, False, str, `Num` (its text), list, and `Obj` (pairs in order).
 """
@@ -7,12 +7,8 @@ Values here: None, True, False, str, `Num` (its text), list, and `Obj` (pairs in
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from ingest.names import TEXT
-from ingest.schema import TopicSchema
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?", re.ASCII)
 _ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
@@ -140,7 +136,7 @@ def _string(text: str, at: int) -> tuple[str, int]:
 def normal(value: Any) -> Any:
     """A value so that equal means: the same to a reader. Null and absent are; numbers are compared by value."""
     if isinstance(value, Num):
-        return ("number", *_scientific(value.text))
+        return ("number", *scientific(value.text))
     if isinstance(value, list):
         return ("array", tuple(normal(each) for each in value))
     if isinstance(value, Obj):
@@ -153,7 +149,7 @@ def normal(value: Any) -> Any:
     return value
 
 
-def _scientific(text: str) -> tuple[bool, str, int]:
+def scientific(text: str) -> tuple[bool, str, int]:
     mantissa, _, exponent = text.replace("E", "e").partition("e")
     whole, _, fraction = mantissa.lstrip("-").partition(".")
     digits = (whole + fraction).lstrip("0")
@@ -162,63 +158,3 @@ def _scientific(text: str) -> tuple[bool, str, int]:
         return False, "", 0
     power = int(exponent or "0") - len(fraction) + len(digits) - len(stripped)
     return mantissa.startswith("-"), stripped, power
-
-
-# -- from a row back to the value ---------------------------------------------------------------------------------
-
-
-def put_together(row: Mapping[str, Any], schema: TopicSchema) -> Obj:
-    """The event that a row was made from, by its columns and the schema's document alone."""
-    columns = schema.to_json()["columns"]
-    pairs = list(_fields(row, [c for c in columns if c["column"] != TEXT]))
-    if row.get(TEXT) is not None:
-        rest = parse(row[TEXT].encode())
-        assert isinstance(rest, Obj)
-        pairs += rest.pairs
-    return Obj(tuple(pairs))
-
-
-def _fields(row: Mapping[str, Any], columns: list[dict[str, Any]]) -> Any:
-    names = {c["column"]: _name(c) for c in columns}
-    siblings = {column for column in names if column.endswith(TEXT)}
-    for column in columns:
-        own = column["column"]
-        if own in siblings:
-            continue
-        text = row.get(own + TEXT)
-        if text is not None:
-            assert own + TEXT in siblings
-            for value in _listed(text):
-                yield names[own], value
-        elif row.get(own) is not None:
-            yield names[own], _typed(row[own], column["type"])
-
-
-def _name(column: dict[str, Any]) -> str:
-    from ingest.names import field_name
-
-    return field_name(column["column"]) if column["name"] == column["column"] else column["name"]
-
-
-def _listed(text: str) -> list[Any]:
-    """The values that a sibling holds: several, when a space follows the comma."""
-    value = parse(text.encode())
-    if isinstance(value, list) and ", " in re.sub(r'"(?:[^"\\]|\\.)*"', '""', text):
-        return value
-    return [value]
-
-
-def _typed(value: Any, type_: Any) -> Any:
-    if isinstance(type_, dict) and "struct" in type_:
-        return Obj(tuple(_fields(value, type_["struct"])))
-    if isinstance(type_, dict) and "list" in type_:
-        return [None if each is None else _typed(each, type_["list"]) for each in value]
-    if type_ == "json":
-        return parse(value.encode())
-    if type_ == "integer":
-        assert type(value) is int
-        return Num(str(value))
-    if type_ == "double":
-        assert type(value) is float
-        return Num(repr(value).replace("e+", "e"))
-    return value

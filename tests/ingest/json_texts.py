@@ -162,3 +162,45 @@ _FORGED = st.sampled_from(
 )
 # Mostly events, so that pieces also go the fast way.
 RECORDS = st.one_of(_BYTES, _BYTES, _BYTES, _DAMAGED, _FORGED)
+
+# What types that an operator declares are for, and what is nearly that.
+TIMES = st.one_of(
+    st.datetimes().map(lambda time: time.isoformat()),
+    st.builds(
+        "{}-{:02}-{:02}{}{:02}:{:02}{}{}".format,
+        st.sampled_from(["0001", "1969", "1970", "2024", "2263", "9999"]),
+        st.integers(1, 13),
+        st.integers(1, 31),
+        st.sampled_from(["T", " "]),
+        st.integers(0, 24),
+        st.integers(0, 60),
+        st.sampled_from(["", ":00", ":60", ":01.5", ":01.123456", ":01.123456789", ":01,5"]),
+        st.sampled_from(["", "Z", "+00:00", "-07:30", "+0100", "+14", "z", "+23:59:59", " "]),
+    ),
+    st.dates().map(str),
+    st.sampled_from(
+        ["2024-02-30", "20240501", "2024-W01-1", "2024-05", "1714557600", "1714557600.25", "now"]
+    ),
+)
+_EPOCHS = st.one_of(
+    st.sampled_from(
+        [0, 1, 10**11, 10**14, 10**17, 253_402_300_800, 99_999_999_999_999, 2**53, 2**63 - 1]
+    ).flatmap(lambda edge: st.integers(-2, 2).map(lambda step: edge + step)),
+    st.integers(-(2**40), 2**60),
+)
+_TEXTS = st.sampled_from(
+    ["12.50", "-1", "+1", ".5", "1e3", "1e-3", "0.005", "1e40", "1_0", " 1", "NaN", "-0", "\ud800"]
+)
+_TYPED = st.one_of(
+    TIMES.map(json.dumps),
+    _TEXTS.map(json.dumps),
+    _EPOCHS.map(str),
+    _EPOCHS.map(lambda value: f"{value}.25"),
+    st.decimals(-10_000, 10_000, places=3).map(str),
+    NUMBERS,
+    VALUES,
+)
+_INNER = st.one_of(
+    _TYPED, st.builds('{{"c":{}}}'.format, _TYPED), st.builds('[{{"c":{}}},{}]'.format, _TYPED, _TYPED)
+)
+TYPED_EVENTS = st.builds('{{"a":{},"b":{}}}'.format, _TYPED, _INNER).map(lambda text: text.encode())

@@ -55,6 +55,25 @@ def test_a_dead_letter_says_what_is_wrong_and_where() -> None:
     assert letter["_reason_at"] == 6
 
 
+@pytest.mark.parametrize(
+    ("record", "said", "at"),
+    [
+        (b'{"a":"\t"}', "a control character stands in a string as it is", 6),
+        (b'{"a":"x', "a string begins here that does not end", 5),
+        (b'{"a":"\\x"}', "a backslash stands before something that it cannot escape", 6),
+        (b'{"a":"\\u12"}', "\\u is not followed by four hexadecimal digits", 7),
+        (b'{"a":1,b}', "a key in double quotes should stand here", 7),
+        (b'{"a" 1}', "a colon should stand here", 5),
+        (b'{"a":1 "b":2}', "a comma or the end should stand here", 7),
+    ],
+)
+def test_a_dead_letter_says_it_in_words_that_no_version_of_python_changes(
+    record: bytes, said: str, at: int
+) -> None:
+    letter = decoded(record).dead.to_pylist()[0]
+    assert (letter["_reason_text"], letter["_reason_at"]) == (said, at)
+
+
 def test_a_record_above_the_limit_is_a_dead_letter() -> None:
     result = decoded(b'{"a":"xxxxxxxx"}', b'{"a":"x"}', max_record_bytes=10)
     assert result.dead.column("_reason").to_pylist() == ["too_large"]

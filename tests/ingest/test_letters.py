@@ -16,6 +16,7 @@ from ingest.chunk import Records
 from ingest.decode import DecodeRules, decode
 from ingest.letters import show
 from ingest.letters.again import Again, alive_mask, decoded, judged
+from ingest.letters.command import wanted_of
 from ingest.letters.find import Wanted, offsets_of
 from ingest.schema import TopicSchema
 from ingest.settings import Settings
@@ -68,8 +69,14 @@ def test_what_no_option_can_mean_is_refused_with_what_can() -> None:
     ]  # fmt: skip
     with pytest.raises(ValueError, match="17-40"):
         offsets_of("seven")
+    with pytest.raises(ValueError, match="write 3-9"):
+        offsets_of("9-3")
     with pytest.raises(ValueError, match="too_large"):
         Wanted(frozenset({"bad"}))
+    with pytest.raises(ValueError, match="'yesterday' is no time"):
+        wanted_of((), "yesterday", None, None, None)
+    with pytest.raises(ValueError, match="nothing lies between"):
+        wanted_of((), "2026-01-02", "2026-01-01", None, None)
 
 
 def test_a_list_is_cut_at_its_limit_and_a_letter_is_shown_with_what_a_terminal_may_see() -> None:
