@@ -119,7 +119,7 @@ def plan(
 def _due(period: PeriodState, own: Sequence[LiveFile], rules: SealRules, now_us: int) -> bool:
     if period.state == "complete":
         return bool(own)
-    if period.state != "reopened" or period.reopened_us is None:
+    if period.state != "reopened" or period.reopened_us is None or not own:
         return False
     times_sealed = len({file.sequence for file in own if file.sealed})
     wait_us = rules.grace_us * 2 ** min(times_sealed, LONGEST_WAIT_DOUBLINGS)

@@ -19,6 +19,7 @@ from ingest.lake import Lake
 from ingest.parties import both_there, catalog_of, lake_of
 from ingest.position import time_from_text, time_to_text
 from ingest.schema import TopicSchema
+from ingest.scratch import remove_left
 from ingest.settings import LakeSettings, duration_us, size_bytes
 from ingest.upkeep.catalogue import Copy
 from ingest.upkeep.claims import CLAIM_S, Claims
@@ -209,6 +210,7 @@ def now_us() -> int:
 
 async def serve(settings: LakeSettings, *, once: bool = False, pace: Pace | None = None) -> None:
     """Goes round until SIGTERM; `once`: until nothing is due. Raises one of `service.REFUSALS`."""
+    await asyncio.to_thread(remove_left)
     lake, catalog = lake_of(settings), catalog_of(settings)
     await both_there(lake, catalog)
     if await asyncio.to_thread(lake.versioned):

@@ -38,8 +38,8 @@ def test_a_complete_period_takes_every_fresh_file_with_rows_of_it() -> None:
 
 
 def test_open_and_sealed_and_empty_periods_are_left_alone() -> None:
-    states = [period(0, "open"), period(1, "sealed"), period(2, "complete")]
-    assert planned([file(1, 0), file(2, 1, sealed=True)], states) is None
+    states = [period(0, "open"), period(1, "sealed"), period(2, "complete"), period(3, "reopened", 0)]
+    assert planned([file(1, 0), file(2, 1, sealed=True)], states, 10**12) is None
 
 
 @pytest.mark.parametrize(("waited", "due"), [(119, False), (120, True)])
