@@ -34,7 +34,8 @@ from ingest.upkeep.sweeping import Sweeper, Swept
 
 log = logging.getLogger(__name__)
 
-MOST_FRESH = 200  # fresh files of a topic before those of open periods are merged too
+MOST_FRESH = 200  # small fresh files of a topic before those of open periods are merged too
+SMALL_PART = 256  # of a file's size: 1 MB by default
 EXPIRE_S = 300.0  # the API looks at every live file for it
 REST_S = 300.0  # of a topic that cannot be sealed
 FOLD_S = 3600.0  # between two looks at what of a topic's history is to be folded
@@ -209,7 +210,13 @@ class Upkeep:
         values = topic["settings"]
         period_us = PERIOD_US[values["period"]]
         file_bytes = size_bytes(values["file_bytes"])
-        rules = SealRules(period_us, duration_us(values["grace"]), file_bytes * MOST_FILES, MOST_FRESH)
+        rules = SealRules(
+            period_us,
+            duration_us(values["grace"]),
+            file_bytes * MOST_FILES,
+            MOST_FRESH,
+            file_bytes // SMALL_PART,
+        )
         periods = [
             PeriodState(start, each["state"], time_from_text(each.get("reopened_at")))
             for each in await self.catalog.periods(name)
