@@ -204,10 +204,12 @@ def _holds(lake: Lake, url: str, version: str | None, wanted: Wanted) -> bool:
         for attempt in patiently():
             with attempt:
                 data = lake.get_version(url, version)
-        table = pq.read_table(io.BytesIO(data))
+        with pq.ParquetFile(io.BytesIO(data)) as parquet:
+            columns = columns_to_read(parquet.schema_arrow, wanted)
+            groups = (parquet.read_row_group(each, columns=columns) for each in range(parquet.num_row_groups))
+            return any(hits(group, wanted).true_count for group in groups)
     except (LakeMissing, pa.ArrowInvalid):
         return False
-    return bool(hits(table, wanted).true_count)
 
 
 def _by_partition(table: pa.Table) -> Counter[int]:

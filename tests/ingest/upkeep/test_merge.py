@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from ingest.schema import TopicSchema
 from ingest.upkeep.merge import Merge, Source
 from ingest.upkeep.rolling import Merged
+from ingest.upkeep.seal import conformed
 from tests.ingest.rows import table
+from tests.ingest.test_conform import grown
 
 HOUR = 3_600_000_000
 MEMORY = 256 << 20
@@ -199,3 +201,26 @@ def test_types_are_kept_exactly(tmp_path: Path) -> None:
     (file,) = merge.write("typed-out", {}, period_us=HOUR, sealed_periods=[0], file_bytes=1 << 30)
     merge.close()
     assert pq.read_table(file.path).drop_columns(["_sequence"]).equals(whole)
+
+
+def test_rows_of_an_older_schema_are_sealed_with_the_newest_one(tmp_path: Path) -> None:
+    (old, new), schema = grown([b'{"a":1}', b'{"a":9007199254740993}'], [b'{"a":1.5,"b":"x"}'])
+    sources = []
+    for number, rows in enumerate((old, new)):
+        path = tmp_path / f"source-{number}.parquet"
+        pq.write_table(rows, path)
+        sources.append(Source(conformed(path, schema), number, sealed=False))
+    merge = Merge(tmp_path, sources, schema.arrow(), memory=MEMORY, threads=1)
+    merge.find_duplicates()
+    day_us = 24 * HOUR
+    starts = {
+        each // day_us * day_us
+        for rows in (old, new)
+        for each in rows["_event_time"].cast(pa.int64()).to_pylist()
+    }
+    [file] = merge.write("out", {}, period_us=day_us, sealed_periods=sorted(starts), file_bytes=1 << 30)
+    merge.close()
+    sealed = pq.read_table(file.path)
+    found = {tuple(row.values()) for row in sealed.select(["a", "a__text", "b"]).to_pylist()}
+    assert found == {(1.0, None, None), (None, "9007199254740993", None), (1.5, None, "x")}
+    assert sealed.drop_columns(["_sequence"]).schema.equals(schema.arrow())
