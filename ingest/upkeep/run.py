@@ -131,7 +131,7 @@ class Upkeep:
         except duckdb.OutOfMemoryException as error:
             self._rest(name, f"{str(error).splitlines()[0]}; TUKANG_MEMORY is too small for it")
         except OSError as error:
-            self._rest(name, f"{error}; the temp folder (TMPDIR) wants room for three times a period's files")
+            self._rest(name, f"{error}; the temp folder (TMPDIR) wants room for twice a period's files")
         return done
 
     def _rest(self, name: str, why: str) -> None:
