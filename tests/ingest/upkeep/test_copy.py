@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,7 +96,9 @@ def test_the_copy_goes_on_while_a_seal_takes_long(lake: SmallLake, monkeypatch: 
                 assert not serving.done()
                 await asyncio.sleep(0.05)
         finally:
-            serving.cancel()
+            if not serving.done():
+                signal.raise_signal(signal.SIGTERM)  # as it is ended anywhere, whatever it is at
+            await serving
 
     lake.append((0, 10))
     asyncio.run(run())
