@@ -267,9 +267,11 @@ async def serve(settings: LakeSettings, *, once: bool = False, pace: Pace | None
     await asyncio.wait({going, copying, ending}, return_when=asyncio.FIRST_COMPLETED)
     ending.cancel()
     working = {going, copying}
-    for each in working:
-        each.cancel()  # what was put and not committed is nobody's, and swept later
-    await asyncio.wait(working)
+    left = working
+    while left:  # one that just gives back its claim takes no notice of the first word
+        for each in left:
+            each.cancel()  # what was put and not committed is nobody's, and swept later
+        _, left = await asyncio.wait(left, timeout=1)
     await catalog.close()
     for each in working:
         if not each.cancelled():
