@@ -26,6 +26,9 @@ atexit.unregister(cleanup_subprocesses)
 STACK_MARK = "TUKANG_STACK"
 """Environment variable that every process of a stack carries: how the warden finds those that are left."""
 
+LEAVES = "TUKANG_LEAVES"
+"""Environment variable of a process that leaves files outside its folder when it is killed: the warden removes them."""
+
 LOOPBACK = "127.0.0.1"
 
 _FOREIGN = ("TUKANG_", "AWS_", "FAUST_")

@@ -1,5 +1,6 @@
 """SeaweedFS, the embedded object store: S3 on one loopback port, its data in one folder."""
 
+import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from deploy.part import LOOPBACK, Part, StackError, free_ports
+from deploy.part import LEAVES, LOOPBACK, Part, StackError, free_ports
 
 REGION = "us-east-1"
 
@@ -33,6 +34,8 @@ class SeaweedFS(Part):
         self.ports = ports
         self.data = folder / "store"
         self.bucket = bucket
+        # It makes them there whatever TMPDIR says, and leaves them when it is killed, some always.
+        self.sockets = [Path(f"/tmp/seaweedfs-{name.replace('.', '-')}-{ports[name]}.sock") for name in names]
         self.endpoint = f"http://{LOOPBACK}:{ports['s3']}"
         self.credentials = {
             "AWS_ACCESS_KEY_ID": "tukang",
@@ -56,7 +59,11 @@ class SeaweedFS(Part):
             [weed(), "-logtostderr=true", "mini", *(f"-{name}={value}" for name, value in flags.items())],
             folder=folder,
             ready=self.answers,
-            environment=self.credentials | dict(environment or {}),
+            environment={
+                **self.credentials,
+                **(environment or {}),
+                LEAVES: os.pathsep.join(map(str, self.sockets)),
+            },
             port=ports["s3"],
         )
 
@@ -76,9 +83,8 @@ class SeaweedFS(Part):
 
     def end(self) -> int | None:
         code = super().end()
-        for number in self.ports.values():  # it leaves one behind
-            for socket_file in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
-                socket_file.unlink(missing_ok=True)
+        for path in self.sockets:
+            path.unlink(missing_ok=True)
         return code
 
 

@@ -2,13 +2,16 @@
 
 Run as a program: `warden.py MARK [FOLDER]`. It waits until its standard input closes, which happens when
 the owner closes it and also when the owner is killed without a chance to clean up. Then it ends every process
-that carries the mark in its environment, and removes FOLDER. Nothing of the project is imported here.
+that carries the mark in its environment, and removes FOLDER, and what these processes say in TUKANG_LEAVES that they
+leave elsewhere. Nothing of the project is imported here.
 """
 
+import os
 import shutil
 import signal
 import sys
 import time
+from pathlib import Path
 
 import psutil
 
@@ -21,15 +24,25 @@ def marked(mark: str) -> list[psutil.Process]:
     return [each for each in found if (each.info["environ"] or {}).get("TUKANG_STACK") == mark]
 
 
+def leaves(process: psutil.Process) -> list[Path]:
+    """Files that a process of the stack leaves behind when it is killed, as its environment says."""
+    said = (process.info["environ"] or {}).get("TUKANG_LEAVES", "")
+    return [Path(each) for each in said.split(os.pathsep) if each]
+
+
 def end(mark: str) -> None:
     """Ask all to stop, then kill, until nobody is left: a dying process may just have had a child."""
+    left: set[Path] = set()
     while processes := marked(mark):
+        left.update(path for each in processes for path in leaves(each))
         for number in (signal.SIGTERM, signal.SIGKILL):
             for process in processes:
                 _signal(process, number)
             deadline = time.monotonic() + GRACE_SECONDS
             while (processes := [each for each in processes if _lives(each)]) and time.monotonic() < deadline:
                 time.sleep(0.02)
+    for path in left:
+        path.unlink(missing_ok=True)
 
 
 def _lives(process: psutil.Process) -> bool:

@@ -56,6 +56,7 @@ NAMES: dict[Any, tuple[str, ...]] = {
     LegacyRecordBatch: _BATCH,
     MemoryRecords: ("has_next", "next_batch", "size_in_bytes"),
     codec: ("gzip_decode", "lz4_decode", "snappy_decode", "zstd_decode"),
+    faust.App: ("_create_directories",),
     faust.App.BootStrategy: ("enable_kafka",),
     faust.Channel: ("put", "subscriber_count"),
     mode.Service: (

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import boto3
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PIECE_BYTES = 1 << 20  # of what is written to a file
 DELETED_AT_ONCE = 1_000  # what one request may name
 
 _REFUSALS = {
@@ -280,6 +282,18 @@ class Lake:
         return self._call(  # type: ignore[no-any-return]
             f"get {url}", lambda: self._client.get_object(Bucket=bucket, Key=key, **extra)["Body"].read()
         )
+
+    def fetch(self, url: str, path: Path) -> None:
+        """Writes the bytes of an object to a file, a piece at a time: it may be larger than memory."""
+        bucket, _, key = url.removeprefix("s3://").partition("/")
+
+        def act() -> None:
+            body = self._client.get_object(Bucket=bucket, Key=key)["Body"]
+            with path.open("wb") as file:
+                for piece in body.iter_chunks(PIECE_BYTES):
+                    file.write(piece)
+
+        self._call(f"get {url}", act)
 
     def get_version(self, url: str, version: str | None) -> bytes:
         """The bytes of an object, or of one version of it."""

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import faust
@@ -318,15 +317,17 @@ class App(faust.App):
     class BootStrategy(faust.app.base.BootStrategy):
         enable_kafka = False
 
+    def _create_directories(self) -> None:
+        """None: Faust keeps tables there, and would leave the folders when it is killed."""
 
-def make_app(name: str, datadir: Path, **options: Any) -> App:
+
+def make_app(name: str, **options: Any) -> App:
     """The app of a worker. Raises InternalsChanged when the libraries are not those the source was made for.
 
     `options` go to Faust and win over what stands here.
     """
     internals.check()
     settings: dict[str, Any] = {
-        "datadir": str(datadir),
         "broker": "kafka://localhost",  # never connected: `enable_kafka` is off
         "web_enabled": False,
         "topic_disable_leader": True,

@@ -10,12 +10,10 @@ import logging
 import os
 import secrets
 import signal
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -89,10 +87,7 @@ class Worker:
             now_us=now_us,
             most_rows=lambda: max(1000, settings.memory // 4 // BYTES_PER_ROW_HELD),
         )
-        self._folder = tempfile.TemporaryDirectory(
-            prefix="tukang-worker-"
-        )  # Faust wants one; nothing is kept there
-        self.app = make_app(settings.name, Path(self._folder.name))
+        self.app = make_app(settings.name)
         self.chunks = self.app.channel()
         self.app.agent(self.chunks)(self._agent)
         session_s = settings.broker_session_timeout.total_seconds()
@@ -350,7 +345,6 @@ class Worker:
         await self.app.stop()
         self.lake.close()
         await self.catalog.close()
-        self._folder.cleanup()
         if self.failure is None and self.app.crashed:
             self.failure = self.app.crash_reason or RuntimeError("the Faust app crashed")
         if self.failure is not None:

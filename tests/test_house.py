@@ -2,10 +2,15 @@
 
 import ast
 import re
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from deploy.part import clean_environment
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("ingest", "api", "loaders", "deploy")
@@ -106,3 +111,17 @@ def test_a_page_names_only_targets_that_make_knows(page: Path) -> None:
     known = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"`make ([a-z-]+)", page.read_text()))
     assert named <= known, f"{relative(page)} names {sorted(named - known)}"
+
+
+@pytest.mark.slow
+def test_tests_leave_nothing_in_the_temp_folder(temp_folder: Path) -> None:
+    """Not even those that kill who has something there. Pytest's own folder shows why a test failed."""
+    inner = temp_folder / "inner"  # a short name: sockets stand below it
+    inner.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/ingest/upkeep/test_sweeping.py"],
+        env=clean_environment({"TMPDIR": str(inner)}), cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    while [each for each in inner.iterdir() if not each.name.startswith("pytest-of-")]:
+        time.sleep(0.05)  # the test's own timeout ends this

@@ -153,6 +153,7 @@ class _Work:
             outcome, twins_of = await self._portion(table, fresh, types)
             difference.add(outcome.difference)
             fresh.append(outcome.fresh)
+            self._check_held(fresh)
             beside |= twins_of if outcome.duplicates.total() else set()
             counted["rows_in"] += by_partition(table)
             counted["rows_out"] += by_partition(outcome.rows)
@@ -166,6 +167,17 @@ class _Work:
             filled.difference.add(difference)
             return
         await self._take(files, difference, counted, encoded, named, beside)
+
+    def _check_held(self, fresh: Sequence[pa.Table]) -> None:
+        """New ids are in memory, since any row that follows may have one of them: half of it may be theirs."""
+        held = sum(table.nbytes for table in [*self._fresh, *fresh])
+        limit = int(self._tools.environment.memory)
+        if held > limit // 2:
+            count = sum(table.num_rows for table in [*self._fresh, *fresh])
+            raise BackfillRefused(
+                f"{count} rows get another id, more than half of the memory holds (TUKANG_MEMORY is {limit} bytes): "
+                "give it more, or take shorter ranges one after the other; what was committed stands"
+            )
 
     async def lost(
         self,

@@ -43,10 +43,15 @@ class Copy:
     lake: Lake
     catalog: Catalog
     known: dict[str, Copied] = field(default_factory=dict)
+    _one: asyncio.Lock = field(default_factory=asyncio.Lock)  # the rounds and the copying meet here
 
     async def keep(self, topic: str, *, state: bool = False) -> int:
         """Brings the copy of a topic up to its head; returns the sequence that it holds now. `state`: what stands
         beside the commits is written also when there is no new one."""
+        async with self._one:
+            return await self._keep(topic, state)
+
+    async def _keep(self, topic: str, state: bool) -> int:
         answer = await self._more(topic)
         head, epoch = answer["head"], answer["epoch"]
         if self.known[topic].sequence >= head:

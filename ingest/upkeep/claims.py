@@ -29,9 +29,9 @@ class Claims:
     seconds: int = CLAIM_S
 
     @asynccontextmanager
-    async def topic(self, topic: str) -> AsyncIterator[bool]:
-        """The upkeep of a topic is ours inside, if it yields True; False: another process is at it."""
-        piece = f"upkeep/{topic}"
+    async def topic(self, topic: str, work: str = "upkeep") -> AsyncIterator[bool]:
+        """This work on a topic is ours inside, if it yields True; False: another process is at it."""
+        piece = f"{work}/{topic}"
         if await self.catalog.claim(piece, self.holder, self.seconds, topic) is None:
             yield False
             return

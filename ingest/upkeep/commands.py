@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from ingest.catalog import CatalogRefused
 from ingest.parties import catalog_of, lake_of
+from ingest.scratch import remove_left
 from ingest.settings import LakeSettings
 from ingest.upkeep.run import Pace, Upkeep
 from ingest.upkeep.sweep import CatalogueStrange, ClocksApart
@@ -66,6 +67,7 @@ async def sweep_now(settings: LakeSettings, topics: Sequence[str], *, dry: bool)
 @asynccontextmanager
 async def by_hand(settings: LakeSettings) -> AsyncIterator[Upkeep]:
     """An upkeep that goes no rounds. Raises what `ingest.service.REFUSALS` says."""
+    await asyncio.to_thread(remove_left)
     upkeep = Upkeep(settings, lake_of(settings), catalog_of(settings), Pace())
     try:
         await asyncio.to_thread(upkeep.lake.check)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,32 +25,41 @@ def put_deletes(
     lake: Lake,
     folder: Path,
     topic: str,
-    named: pa.Table,
+    named: Iterable[pa.RecordBatch],
     footer: Mapping[str, Any],
     now_us: Callable[[], int],
     randbits: Callable[[int], int],
 ) -> dict[str, Any]:
-    """Uploads the names of rows that leave for good; the file as a commit names it. `named` has DELETES_SCHEMA."""
+    """Uploads the names of rows that leave for good, at least one; the file as a commit names it. `named` has
+    DELETES_SCHEMA."""
     path = folder / "deletes.parquet"
     schema_version = footer.get("schema_version", 0)
     said = json.dumps({"schema_version": 0, **footer, "what": "deletes"}, separators=(",", ":")).encode()
-    pq.write_table(named.replace_schema_metadata({FOOTER_KEY: said}), path, compression="zstd")
-    data = path.read_bytes()
-    sha256 = hashlib.sha256(data).hexdigest()
-    put = put_new(
-        lake, lambda name: f"deletes/{topic}/{name}.parquet", memoryview(data), sha256, now_us, randbits
-    )
-    times = pc.min_max(named.column("_event_time").cast(pa.int64())).as_py()
+    rows, lowest, highest = 0, list[int](), list[int]()
+    with pq.ParquetWriter(
+        path, DELETES_SCHEMA.with_metadata({FOOTER_KEY: said}), compression="zstd"
+    ) as writer:
+        for batch in named:
+            writer.write_batch(batch)
+            rows += batch.num_rows
+            times = pc.min_max(batch.column("_event_time").cast(pa.int64())).as_py()
+            lowest.append(times["min"])
+            highest.append(times["max"])
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    with pa.memory_map(str(path)) as mapped:
+        data = memoryview(mapped.read_buffer())
+        put = put_new(lake, lambda name: f"deletes/{topic}/{name}.parquet", data, sha256, now_us, randbits)
     return {
         "url": put.url,
         "modified_at": put.modified_at,
         "what": "deletes",
         "late": False,
-        "rows": named.num_rows,
-        "bytes": len(data),
+        "rows": rows,
+        "bytes": path.stat().st_size,
         "sha256": sha256,
         "schema_version": schema_version,
         "periods": [],
-        "lowest": time_to_text(times["min"]),
-        "highest": time_to_text(times["max"]),
+        "lowest": time_to_text(min(lowest)),
+        "highest": time_to_text(max(highest)),
     }

@@ -11,8 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -25,6 +23,7 @@ from ingest.lake import Lake, LakeMissing, patiently
 from ingest.lake_object import opened, put_new
 from ingest.position import time_from_text
 from ingest.publish import object_key
+from ingest.scratch import scratch
 from ingest.upkeep.deletes import DELETES_SCHEMA, put_deletes
 from ingest.upkeep.matching import Wanted, columns_to_read, hits, may_hold
 from ingest.upkeep.rolling import SEQUENCE
@@ -123,10 +122,10 @@ class Eraser:
             if left.num_rows:
                 entries.append(self._put(topic, file, left, footer, period_us))
         if erased.rows:
-            with TemporaryDirectory(prefix="tukang-erase-") as folder:
-                table = pa.concat_tables(named)
+            with scratch() as folder:
+                batches = pa.concat_tables(named).to_batches()
                 entries.append(
-                    put_deletes(self.lake, Path(folder), topic, table, footer, self.now_us, self.randbits)
+                    put_deletes(self.lake, folder, topic, batches, footer, self.now_us, self.randbits)
                 )
         partitions = sorted({number for counted in counts.values() for number in counted})
         erased.commit = {
@@ -205,10 +204,12 @@ def _holds(lake: Lake, url: str, version: str | None, wanted: Wanted) -> bool:
         for attempt in patiently():
             with attempt:
                 data = lake.get_version(url, version)
-        table = pq.read_table(io.BytesIO(data))
+        with pq.ParquetFile(io.BytesIO(data)) as parquet:
+            columns = columns_to_read(parquet.schema_arrow, wanted)
+            groups = (parquet.read_row_group(each, columns=columns) for each in range(parquet.num_row_groups))
+            return any(hits(group, wanted).true_count for group in groups)
     except (LakeMissing, pa.ArrowInvalid):
         return False
-    return bool(hits(table, wanted).true_count)
 
 
 def _by_partition(table: pa.Table) -> Counter[int]:

@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +16,7 @@ import pyarrow.parquet as pq
 from ingest.ids import uuid7
 from ingest.lake import Lake
 from ingest.lake_object import opened
+from ingest.scratch import scratch
 from ingest.upkeep.deletes import DELETES_SCHEMA, put_deletes
 
 MOST_REMOVED = 2_000  # files of one commit: each is looked into, and the API looks at each again
@@ -87,5 +86,6 @@ class Expirer:
         return pq.read_table(opened(self.lake, file["url"], file["bytes"]), columns=columns)
 
     def _put_deletes(self, topic: str, named: pa.Table, footer: Mapping[str, Any]) -> dict[str, Any]:
-        with TemporaryDirectory(prefix="tukang-expire-") as folder:
-            return put_deletes(self.lake, Path(folder), topic, named, footer, self.now_us, self.randbits)
+        with scratch() as folder:
+            batches = named.to_batches()
+            return put_deletes(self.lake, folder, topic, batches, footer, self.now_us, self.randbits)

@@ -4,21 +4,38 @@ DuckDB does the work that may not fit in memory (finding equal ids, sorting) and
 Parquet, since it alone keeps types, footers and encodings exactly as workers write them. A merge of sorted files by
 hand would bound the sorting too, but not the search for equal ids, which may stand at both ends of a period.
 
+What DuckDB can spill has an end too: the more runs a sort has, the more memory merging them takes. So ids are looked
+at in portions by their hash, and rows are sorted a span of time after the other, each of what memory holds.
+
 Nothing here talks to the API or the store: local files in, local files out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from ingest.encode import ROW_GROUP_ROWS
-from ingest.upkeep.rolling import Merged, rolled, with_sequence
+from ingest.position import time_to_text
+from ingest.upkeep.deletes import DELETES_SCHEMA
+from ingest.upkeep.rolling import BATCH_ROWS, Merged, rolled, with_sequence
+
+LEAST_BYTES = 64 << 20  # below that DuckDB reads no wide file
+THREAD_BYTES = 64 << 20  # of memory, for each thread
+SPILLED = 8  # times the memory: what is left to DuckDB's spill when it groups ids
+ID_BYTES = 128  # of an id while they are grouped
+COPY_BYTES = 512  # of a row with an id that others have, while they are ranked
+SORTED_SHARE = 3  # one part of the memory is the rows that are sorted, the others are what sorting takes
+CELL_BYTES = 16  # that DuckDB wants for a value beside what Arrow does
+SPANS = 1440  # of a period: rows are counted by these, to divide them
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +49,13 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
-    """A duplicate that the merge left out: which row, of how many copies by lake partition."""
+class _Span:
+    """Rows that are sorted together: of these files, in [start, end) of time, in microseconds."""
 
-    lake_partition: int
-    offset: int
-    event_time_us: int
+    sealed: bool  # whether of the periods that are sealed, or of the rest
+    start: int
+    end: int
+    paths: Collection[str]
 
 
 class Merge:
@@ -50,22 +68,18 @@ class Merge:
         self.folder = folder
         self.sources = list(sources)
         self.schema = with_sequence(schema)
+        self.memory = max(LEAST_BYTES, memory)
         self._duckdb = duckdb.connect(
             config={
-                "memory_limit": f"{memory // (1 << 20)}MiB",
+                "memory_limit": f"{self.memory // (1 << 20)}MiB",
                 "temp_directory": str(folder / "spill"),
-                "threads": threads,
+                "threads": max(1, min(threads, self.memory // THREAD_BYTES)),
                 "preserve_insertion_order": False,
             }
         )
+        self._duckdb.execute("SET TimeZone = 'UTC'")
         self._duckdb.register("known", self._known())
-        paths = [str(source.path) for source in self.sources]
-        self._duckdb.execute(
-            """CREATE VIEW source AS SELECT * REPLACE (coalesce(_sequence, known.sequence) AS _sequence), sealed, drops
-               FROM (SELECT NULL::BIGINT AS _sequence WHERE false UNION ALL BY NAME
-                     SELECT * FROM read_parquet($paths, union_by_name = true, filename = true)) AS rows
-               JOIN known USING (filename)""".replace("$paths", _sql_list(paths))
-        )
+        self._duckdb.execute(f"CREATE VIEW source AS {_rows_of(str(each.path) for each in self.sources)}")
 
     def _known(self) -> pa.Table:
         return pa.table(
@@ -77,33 +91,42 @@ class Merge:
             }
         )
 
-    def duplicates(self) -> list[Dropped]:
+    def find_duplicates(self) -> Counter[int]:
         """Finds the rows to leave out: of each id the sealed copy stays, else the first by (event time, lake partition,
-        offset). Only rows of sources with `drops` leave.
+        offset). Only rows of sources with `drops` leave. How many, by lake partition.
         """
+        self._duckdb.execute("CREATE TABLE twins (_event_id VARCHAR, copies BIGINT)")
         self._duckdb.execute(
-            """CREATE OR REPLACE TABLE dropped AS
-               WITH twins AS (
-                   SELECT _event_id FROM source WHERE _event_id IS NOT NULL GROUP BY ALL HAVING count(*) > 1
-               ), ranked AS (
-                   SELECT _lake_partition, _offset, _event_time, drops, row_number() OVER (
-                       PARTITION BY _event_id
-                       ORDER BY drops, sealed DESC, _event_time, _lake_partition, _offset
-                   ) AS place
-                   FROM source SEMI JOIN twins USING (_event_id)
-               )
-               SELECT _lake_partition, _offset, epoch_us(_event_time) AS event_time_us
-               FROM ranked WHERE place > 1 AND drops"""
+            "CREATE TABLE dropped (_lake_partition INTEGER, _offset BIGINT, _event_time TIMESTAMPTZ)"
         )
-        rows = self._duckdb.execute("FROM dropped ORDER BY ALL").fetchall()
-        return [Dropped(*row) for row in rows]
+        ids = sum(pq.read_metadata(source.path).num_rows for source in self.sources)
+        for portion in _portions(ids, ID_BYTES, self.memory * SPILLED):
+            self._duckdb.execute(
+                f"""INSERT INTO twins SELECT _event_id, count(*) FROM source
+                    WHERE _event_id IS NOT NULL AND {portion} GROUP BY ALL HAVING count(*) > 1"""
+            )
+        [(copies,)] = self._duckdb.execute("SELECT coalesce(sum(copies), 0)::BIGINT FROM twins").fetchall()
+        for portion in _portions(copies, COPY_BYTES, self.memory) if copies else ():
+            self._duckdb.execute(
+                f"""INSERT INTO dropped SELECT _lake_partition, _offset, _event_time FROM (
+                        SELECT _lake_partition, _offset, _event_time, drops, row_number() OVER (
+                            PARTITION BY _event_id
+                            ORDER BY drops, sealed DESC, _event_time, _lake_partition, _offset
+                        ) AS place
+                        FROM source SEMI JOIN (FROM twins WHERE {portion}) USING (_event_id) WHERE {portion}
+                    ) WHERE place > 1 AND drops"""
+            )
+        self._duckdb.execute("DROP TABLE twins")
+        return self._by_partition("dropped")
 
-    def rows_in(self) -> dict[int, int]:
+    def duplicates(self) -> Iterator[pa.RecordBatch]:
+        """What `find_duplicates` found, in order, as `deletes` files name it."""
+        for batch in self._duckdb.execute("FROM dropped ORDER BY ALL").to_arrow_reader(BATCH_ROWS):
+            yield from pa.Table.from_batches([batch]).cast(DELETES_SCHEMA).to_batches()
+
+    def rows_in(self) -> Counter[int]:
         """Rows by lake partition of the sources that leave."""
-        rows = self._duckdb.execute(
-            "SELECT _lake_partition, count(*) FROM source WHERE drops GROUP BY ALL"
-        ).fetchall()
-        return dict(rows)
+        return self._by_partition("source WHERE drops")
 
     def write(
         self,
@@ -118,25 +141,95 @@ class Merge:
         """Writes the rows that stay: of each sealed period (start in microseconds) files of about `file_bytes`, and one
         file of the rest. `order_by`: columns to sort by instead of the event time.
         """
-        starts = ", ".join(str(start) for start in sealed_periods) or "NULL"
+        batches = self._sorted(period_us, sealed_periods, order_by)
+        yield from rolled(batches, self.folder / name, self.schema, footer, period_us, file_bytes)
+
+    def _sorted(
+        self, period_us: int, sealed_periods: Sequence[int], order_by: Sequence[str]
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows that stay, with their period before them: those of sealed periods first."""
         order = ", ".join([*map(_quoted, order_by), "_event_time", "_lake_partition", "_offset"])
-        reader = self._duckdb.execute(
-            f"""SELECT CASE WHEN period IN ({starts}) THEN period END AS period, COLUMNS(rows.* EXCLUDE (period))
-                FROM (SELECT * EXCLUDE (filename, sealed, drops),
-                             epoch_us(_event_time) // {period_us} * {period_us} AS period
-                      FROM source WHERE drops) AS rows
-                ANTI JOIN dropped USING (_lake_partition, _offset)
-                ORDER BY period NULLS LAST, {order}"""
-        ).to_arrow_reader(ROW_GROUP_ROWS)
-        yield from rolled(reader, self.folder / name, self.schema, footer, period_us, file_bytes)
+        period = f"epoch_us(_event_time) // {period_us} * {period_us}"
+        starts = ", ".join(map(str, sealed_periods)) or "NULL"
+        # By other columns a period is sorted whole: where their values lie no statistics say.
+        counted_by = period_us if order_by else period_us // SPANS
+        for span in self._spans(period_us, set(sealed_periods), counted_by):
+            inside = f"_event_time >= {_time(span.start)} AND _event_time < {_time(span.end)}"
+            wanted = f"{period} IN ({starts})"
+            if not span.sealed:
+                wanted = f"NOT coalesce({wanted}, false)"
+            yield from self._duckdb.execute(
+                f"""SELECT {period if span.sealed else "NULL::BIGINT"} AS period, COLUMNS(rows.*)
+                    FROM (SELECT * EXCLUDE (filename, sealed, drops) FROM ({_rows_of(sorted(span.paths))})
+                          WHERE {inside} AND {wanted}) AS rows
+                    ANTI JOIN (FROM dropped WHERE {inside}) AS gone USING (_lake_partition, _offset)
+                    ORDER BY period, {order}"""
+            ).to_arrow_reader(BATCH_ROWS)
+
+    def _spans(self, period_us: int, sealed: Collection[int], counted_by: int) -> Iterator[_Span]:
+        """Divides the rows into what memory holds while it is sorted."""
+        counts = self._duckdb.execute(
+            f"""SELECT epoch_us(_event_time) // {counted_by} * {counted_by} AS start, filename, count(*)
+                FROM source WHERE drops GROUP BY ALL ORDER BY ALL"""
+        ).fetchall()
+        if not counts:
+            return
+        most = max(1, self.memory // SORTED_SHARE // self._row_bytes())
+        for is_sealed in (True, False):
+            rows, start, paths = 0, 0, set[str]()
+            for bucket, found in groupby(counts, itemgetter(0)):
+                if (bucket // period_us * period_us in sealed) is not is_sealed:
+                    continue
+                files = list(found)
+                more = sum(count for _, _, count in files)
+                if rows and rows + more > most:
+                    yield _Span(is_sealed, start, bucket, paths)
+                    rows, paths = 0, set()
+                start = start if rows else bucket
+                end = bucket + counted_by
+                rows += more
+                paths |= {path for _, path, _ in files}
+            if rows:
+                yield _Span(is_sealed, start, end, paths)
+
+    def _row_bytes(self) -> int:
+        """About how much memory a row takes, by the first rows of the largest file."""
+        largest = max(
+            (source.path for source in self.sources if source.drops), key=lambda path: path.stat().st_size
+        )
+        with pq.ParquetFile(largest) as file:
+            batch = next(file.iter_batches(BATCH_ROWS), None)
+        if batch is None:
+            return 1
+        row_bytes: int = batch.nbytes // batch.num_rows + CELL_BYTES * batch.num_columns
+        return row_bytes
+
+    def _by_partition(self, rows: str) -> Counter[int]:
+        found = self._duckdb.execute(f"SELECT _lake_partition, count(*) FROM {rows} GROUP BY ALL").fetchall()
+        return Counter(dict(found))
 
     def close(self) -> None:
         """Lets go of DuckDB's memory and files."""
         self._duckdb.close()
 
 
-def _sql_list(texts: Sequence[str]) -> str:
-    return "[" + ", ".join("'" + text.replace("'", "''") + "'" for text in texts) + "]"
+def _rows_of(paths: Iterable[str]) -> str:
+    """A query of the rows of some files, each with what is known of its file."""
+    listed = "[" + ", ".join("'" + path.replace("'", "''") + "'" for path in paths) + "]"
+    return f"""SELECT * REPLACE (coalesce(_sequence, known.sequence) AS _sequence), sealed, drops
+               FROM (SELECT NULL::BIGINT AS _sequence WHERE false UNION ALL BY NAME
+                     SELECT * FROM read_parquet({listed}, union_by_name = true, filename = true)) AS rows
+               JOIN known USING (filename)"""
+
+
+def _portions(ids: int, each: int, limit: int) -> list[str]:
+    """Conditions that divide so many ids by their hash, so that those of one, of `each` bytes, are within the limit."""
+    count = max(1, -(-ids * each // limit))
+    return [f"hash(_event_id) % {count} = {number}" for number in range(count)] if count > 1 else ["true"]
+
+
+def _time(us: int) -> str:
+    return f"TIMESTAMPTZ '{time_to_text(us)}'"
 
 
 def _quoted(name: str) -> str:

@@ -15,6 +15,7 @@ from ingest.position import time_from_text
 
 ADDITIONS = 0.1  # of a period's first sealed rows: beyond, everything is merged
 LONGEST_WAIT_DOUBLINGS = 7
+TOO_MANY = 50  # times as many fresh files: then those that are not small are merged too
 
 State = Literal["open", "complete", "sealed", "reopened"]
 
@@ -75,7 +76,10 @@ class SealRules:
     period_us: int
     grace_us: int
     most_bytes: int  # merged at once; one period is always taken whole
-    most_fresh: int  # fresh files, before those of periods still open are merged too
+    most_fresh: int  # small fresh files, before those of periods still open are merged too
+    small_bytes: (
+        int  # of a fresh file: a larger one waits for its period, else its rows are written once more
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +113,11 @@ def plan(
         beside |= {file.id: file for file in own if file.id not in more}
     if not chosen:
         fresh = [file for file in files if not file.sealed]
-        if len(fresh) <= rules.most_fresh:
+        small = [file for file in fresh if file.bytes < rules.small_bytes]
+        many = fresh if len(fresh) > rules.most_fresh * TOO_MANY else small
+        if len(many) <= rules.most_fresh:
             return None
-        merge = {file.id: file for file in _alike(fresh, rules)}
+        merge = {file.id: file for file in _alike(many, rules)}
     kept = tuple(file for file in beside.values() if file.id not in merge)
     return Work(tuple(chosen), tuple(merge.values()), kept)
 
@@ -119,7 +125,7 @@ def plan(
 def _due(period: PeriodState, own: Sequence[LiveFile], rules: SealRules, now_us: int) -> bool:
     if period.state == "complete":
         return bool(own)
-    if period.state != "reopened" or period.reopened_us is None:
+    if period.state != "reopened" or period.reopened_us is None or not own:
         return False
     times_sealed = len({file.sequence for file in own if file.sealed})
     wait_us = rules.grace_us * 2 ** min(times_sealed, LONGEST_WAIT_DOUBLINGS)

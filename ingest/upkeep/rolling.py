@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ingest.encode import COMPRESSION_LEVEL, FOOTER_KEY, ROW_GROUP_ROWS, bloom_filter, encodings
+
+BATCH_ROWS = 8_192  # that are in memory at once, before they are a row group
+ROW_GROUP_BYTES = 64 << 20  # in memory: one of wide rows has fewer
 
 SEQUENCE = pa.field("_sequence", pa.int64())
 
@@ -45,7 +48,7 @@ def with_sequence(schema: pa.Schema) -> pa.Schema:
 
 
 def rolled(
-    batches: pa.RecordBatchReader,
+    batches: Iterable[pa.RecordBatch],
     stem: Path,
     schema: pa.Schema,
     footer: Mapping[str, Any],
@@ -95,6 +98,7 @@ class _File:
         self._sink = path.open("wb")
         self._writer: pq.ParquetWriter | None = None
         self._held: list[pa.Table] = []
+        self._held_rows = self._held_bytes = 0
 
     @property
     def size(self) -> int:
@@ -104,9 +108,11 @@ class _File:
     def add(self, rows: pa.Table, period_us: int) -> None:
         """Appends rows; they are written by whole row groups."""
         rows = rows.select(self._schema.names).cast(self._schema)
-        self._held.append(rows)
-        if sum(each.num_rows for each in self._held) >= ROW_GROUP_ROWS:
+        if self._held_rows + rows.num_rows > ROW_GROUP_ROWS or self._held_bytes > ROW_GROUP_BYTES:
             self._write()
+        self._held.append(rows)
+        self._held_rows += rows.num_rows
+        self._held_bytes += rows.nbytes
         times = rows.column("_event_time").cast(pa.int64())
         bounds = pc.min_max(times).as_py()
         merged = self.merged
@@ -123,6 +129,7 @@ class _File:
     def _write(self) -> None:
         """What is held becomes one row group."""
         rows, self._held = pa.concat_tables(self._held), []
+        self._held_rows = self._held_bytes = 0
         if self._writer is None:
             self._writer = pq.ParquetWriter(
                 self._sink,
@@ -138,7 +145,7 @@ class _File:
 
     def close(self) -> Merged:
         """Ends the file and fills in its size and checksum."""
-        if self._held:
+        if self._held_rows:
             self._write()
         assert self._writer is not None
         self._writer.close()

@@ -13,12 +13,15 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import duckdb
+
 from ingest.catalog import Answer, Catalog, CommitConflict, CommitRefused
 from ingest.encode import PERIOD_US
-from ingest.lake import Lake
+from ingest.lake import Lake, LakeMissing
 from ingest.parties import both_there, catalog_of, lake_of
 from ingest.position import time_from_text, time_to_text
 from ingest.schema import TopicSchema
+from ingest.scratch import remove_left
 from ingest.settings import LakeSettings, duration_us, size_bytes
 from ingest.upkeep.catalogue import Copy
 from ingest.upkeep.claims import CLAIM_S, Claims
@@ -31,8 +34,10 @@ from ingest.upkeep.sweeping import Sweeper, Swept
 
 log = logging.getLogger(__name__)
 
-MOST_FRESH = 200  # fresh files of a topic before those of open periods are merged too
+MOST_FRESH = 200  # small fresh files of a topic before those of open periods are merged too
+SMALL_PART = 256  # of a file's size: 1 MB by default
 EXPIRE_S = 300.0  # the API looks at every live file for it
+REST_S = 300.0  # of a topic that cannot be sealed
 FOLD_S = 3600.0  # between two looks at what of a topic's history is to be folded
 MOST_FILES = 16  # times the size of a file: what one merge takes
 
@@ -56,6 +61,7 @@ class Upkeep:
         self.lake = lake
         self.pace = pace
         self._last: dict[tuple[str, str], float] = {}  # (what, topic) -> when, by the monotonic clock
+        self._rests: dict[str, float] = {}  # topic -> until when it is not sealed, by the monotonic clock
         self.refused: dict[str, str] = {}  # topic -> why its work was refused: a defect, not tried again
         self.claims = Claims(catalog, f"{settings.name}/{secrets.token_hex(6)}", pace.claim_s)
         self.sealer = Sealer(
@@ -94,9 +100,7 @@ class Upkeep:
 
     async def tend(self, name: str) -> int:
         """All that is due for one topic; returns how many commits it made."""
-        done = 0
-        while await self.seal(name):
-            done += 1
+        done = await self.seal_all(name)
         if self._due("expire", name, EXPIRE_S):
             done += len(await self.expire(name))
         if done:
@@ -111,6 +115,38 @@ class Upkeep:
         if self._due("fold", name, FOLD_S):
             await self.fold(name)
         return done
+
+    async def seal_all(self, name: str) -> int:
+        """Makes every replace of a topic that is due; how many. What cannot be done here and now keeps nobody from the
+        rest: it is said, and tried again later."""
+        done = 0
+        if time.monotonic() < self._rests.get(name, 0.0):
+            return done
+        try:
+            while await self.seal(name):
+                done += 1
+        except LakeMissing as error:
+            self._rest(name, f"{error}; `tukang verify {name}` says what is gone, and `tukang topics backfill` "
+                       "brings back what Kafka has")  # fmt: skip
+        except duckdb.OutOfMemoryException as error:
+            self._rest(name, f"{str(error).splitlines()[0]}; TUKANG_MEMORY is too small for it")
+        except OSError as error:
+            self._rest(name, f"{error}; the temp folder (TMPDIR) wants room for twice a period's files")
+        return done
+
+    def _rest(self, name: str, why: str) -> None:
+        self._rests[name] = time.monotonic() + REST_S
+        log.error("topic %s: it cannot be sealed now, and is tried again in %.0f s: %s", name, REST_S, why)
+
+    async def keep_copies(self) -> None:
+        """Brings the copies of all topics up to date; beside the rounds, since a seal may take longer than a copy may
+        be behind."""
+        async for topic in self.catalog.topics():
+            name = topic["topic"]
+            if topic["sequence"] and self._due("copy", name, self.pace.copy_s):
+                async with self.claims.topic(name, "copy") as ours:
+                    if ours:
+                        await self.copy.keep(name)
 
     def _due(self, what: str, topic: str, every_s: float) -> bool:
         now = time.monotonic()
@@ -174,7 +210,13 @@ class Upkeep:
         values = topic["settings"]
         period_us = PERIOD_US[values["period"]]
         file_bytes = size_bytes(values["file_bytes"])
-        rules = SealRules(period_us, duration_us(values["grace"]), file_bytes * MOST_FILES, MOST_FRESH)
+        rules = SealRules(
+            period_us,
+            duration_us(values["grace"]),
+            file_bytes * MOST_FILES,
+            MOST_FRESH,
+            file_bytes // SMALL_PART,
+        )
         periods = [
             PeriodState(start, each["state"], time_from_text(each.get("reopened_at")))
             for each in await self.catalog.periods(name)
@@ -209,6 +251,7 @@ def now_us() -> int:
 
 async def serve(settings: LakeSettings, *, once: bool = False, pace: Pace | None = None) -> None:
     """Goes round until SIGTERM; `once`: until nothing is due. Raises one of `service.REFUSALS`."""
+    await asyncio.to_thread(remove_left)
     lake, catalog = lake_of(settings), catalog_of(settings)
     await both_there(lake, catalog)
     if await asyncio.to_thread(lake.versioned):
@@ -219,15 +262,26 @@ async def serve(settings: LakeSettings, *, once: bool = False, pace: Pace | None
     pace = pace or Pace()
     upkeep = Upkeep(settings, lake, catalog, pace)
     going = asyncio.ensure_future(_rounds(upkeep, once, pace.round_s))
+    copying = asyncio.ensure_future(_copies(upkeep, pace.round_s))
     ending = asyncio.ensure_future(stopped.wait())
-    await asyncio.wait({going, ending}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({going, copying, ending}, return_when=asyncio.FIRST_COMPLETED)
     ending.cancel()
-    if not going.done():
-        going.cancel()  # what was put and not committed is nobody's, and swept later
-        await asyncio.wait({going})
+    working = {going, copying}
+    left = working
+    while left:  # one that just gives back its claim takes no notice of the first word
+        for each in left:
+            each.cancel()  # what was put and not committed is nobody's, and swept later
+        _, left = await asyncio.wait(left, timeout=1)
     await catalog.close()
-    if not going.cancelled():
-        going.result()
+    for each in working:
+        if not each.cancelled():
+            each.result()
+
+
+async def _copies(upkeep: Upkeep, round_s: float) -> None:
+    while True:
+        await upkeep.keep_copies()
+        await asyncio.sleep(round_s)
 
 
 async def _rounds(upkeep: Upkeep, once: bool, round_s: float) -> None:

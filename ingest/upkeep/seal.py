@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,7 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ingest.catalog import Catalog, CommitConflict
-from ingest.columns import TIME
 from ingest.conform import conform
 from ingest.encode import PERIOD_US
 from ingest.ids import uuid7
@@ -28,8 +25,9 @@ from ingest.lake import Lake, patiently
 from ingest.lake_object import put_new
 from ingest.position import time_to_text
 from ingest.schema import TopicSchema
-from ingest.upkeep.deletes import DELETES_SCHEMA, put_deletes
-from ingest.upkeep.merge import Dropped, Merge, Source
+from ingest.scratch import scratch
+from ingest.upkeep.deletes import put_deletes
+from ingest.upkeep.merge import Merge, Source
 from ingest.upkeep.plan import LiveFile, Work
 from ingest.upkeep.rolling import Merged
 
@@ -63,10 +61,10 @@ class Sealer:
     ) -> bool:
         """Carries out one planned replace. False: something was not live any more, plan again."""
         commit_id = uuid7(self.now_us(), self.randbits)
-        with tempfile.TemporaryDirectory(prefix="tukang-seal-") as folder:
+        with scratch() as folder:
             commit = await asyncio.to_thread(
                 self._prepare,
-                Path(folder),
+                folder,
                 commit_id,
                 topic,
                 epoch,
@@ -121,7 +119,7 @@ class Sealer:
             ]
         merge = Merge(folder, sources, schema.arrow(), memory=self.memory, threads=self.threads)
         try:
-            dropped = merge.duplicates()
+            twins = merge.find_duplicates()
             rows_in = merge.rows_in()
             entries = [
                 self._put_rows(topic, merged, schema.version, period_us)
@@ -134,11 +132,13 @@ class Sealer:
                     order_by=order_by,
                 )
             ]
+            if twins:
+                named = merge.duplicates()
+                entries.append(
+                    put_deletes(self.lake, folder, topic, named, footer, self.now_us, self.randbits)
+                )
         finally:
             merge.close()
-        if dropped:
-            entries.append(self._put_deletes(Path(folder), topic, dropped, footer))
-        twins = Counter(each.lake_partition for each in dropped)
         return {
             "id": commit_id,
             "kind": "replace",
@@ -164,7 +164,7 @@ class Sealer:
         path = folder / f"source-{file.id}.parquet"
         for attempt in patiently():
             with attempt:
-                path.write_bytes(self.lake.get(file.url))
+                self.lake.fetch(file.url, path)
         return conformed(path, schema)
 
     def _put_rows(self, topic: str, merged: Merged, schema_version: int, period_us: int) -> dict[str, Any]:
@@ -186,20 +186,6 @@ class Sealer:
         )
         merged.path.unlink()
         return entry | put | {"bytes": merged.bytes, "sha256": merged.sha256}
-
-    def _put_deletes(
-        self, folder: Path, topic: str, dropped: Sequence[Dropped], footer: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Uploads the names of the rows that left for good."""
-        named = pa.table(
-            [
-                pa.array([each.lake_partition for each in dropped], pa.int32()),
-                pa.array([each.offset for each in dropped], pa.int64()),
-                pa.array([each.event_time_us for each in dropped], pa.int64()).cast(TIME),
-            ],
-            schema=DELETES_SCHEMA,
-        )
-        return put_deletes(self.lake, folder, topic, named, footer, self.now_us, self.randbits)
 
     def _put(self, key: Callable[[str], str], path: Path, sha256: str) -> dict[str, Any]:
         with pa.memory_map(str(path)) as mapped:

@@ -26,3 +26,5 @@ def test_a_short_benchmark_of_the_lake_says_what_upkeep_changed(tmp_path: Path) 
     figures = json.loads((tmp_path / "build" / "bench-lake-seal.json").read_text())
     assert (figures["rows"], figures["files_before"], figures["files_after"]) == (40_000, 40, 1)
     assert figures["duplicates"] > 0
+    # Each of 40 objects was put and looked at; to get them again is cheaper, and what comes of them is few.
+    assert figures["workers_requests_usd_per_tb"] > figures["seal_requests_usd_per_tb"] > 0

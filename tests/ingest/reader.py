@@ -103,7 +103,7 @@ class Reader:
         self._commit_every = commit_every
         self._versions: dict[TopicPartition, int] = {}
         self._held: dict[TopicPartition, Holding] = {}
-        self.app = make_app(f"reader-{name}", folder)
+        self.app = make_app(f"reader-{name}", datadir=str(folder))
         self.channel = self.app.channel()
         self.app.agent(self.channel)(self._take)
         tuned = {

@@ -135,6 +135,11 @@ def test_a_range_comes_back_as_the_topic_is_told_now_and_loaders_follow(
     assert "40 rows stay as they are" in said
     assert "  _event_id: 320 rows\n" in said
     assert "  price: 320 rows\n" in said, "of another type"
+    enough, filling.settings = filling.settings, filling.settings.model_copy(update={"memory": 10_000})
+    with pytest.raises(BackfillRefused, match=r"319 rows get another id.*shorter ranges"):
+        filling.said()
+    assert head() == before
+    filling.settings = enough
     for puts, dies in ((0, ""), (2, ""), (100, "before")):
         filling.killed(puts, dies)
         assert head() == before

@@ -41,21 +41,19 @@ def test_an_attribute_that_is_assigned_nowhere_is_named(monkeypatch: pytest.Monk
 
 
 CHANGED = """
-import sys
-from pathlib import Path
 from aiokafka.consumer.fetcher import Fetcher
 Fetcher._create_waiter = Fetcher._create_fetch_waiter
 del Fetcher._create_fetch_waiter
 from ingest.source import make_app
-make_app("changed", Path(sys.argv[1]))
+make_app("changed")
 print("it runs")
 """
 
 
 @pytest.mark.slow
-def test_a_worker_with_changed_libraries_does_not_start(tmp_path: Path) -> None:
+def test_a_worker_with_changed_libraries_does_not_start() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", CHANGED, str(tmp_path)],
+        [sys.executable, "-c", CHANGED],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[2],

@@ -71,7 +71,6 @@ def seams(scheduler: Scheduler, plan: Plan) -> Iterator[None]:
         (worker, "TopicIds", lambda _: BrokerAnswers(process())),
         (worker, "LogLimits", lambda _: LogAnswers(process())),
         (worker, "ThreadPoolExecutor", lambda _, name: name),
-        (worker, "tempfile", SimpleNamespace(TemporaryDirectory=lambda **_: SimpleNamespace(name="."))),
         (worker, "make_app", lambda *_: NoApp()),
         (worker, "ChunkSource", lambda app, channel, owner, **_: SimulatedSource(process(), owner)),
         (worker, "time", SimpleNamespace(monotonic=lambda: scheduler.now)),

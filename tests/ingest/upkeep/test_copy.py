@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from api.settings import load
 from ingest.parties import catalog_of
 from ingest.upkeep import catalogue
 from ingest.upkeep.catalogue import COMMITS, FEW, Copy, copies_of, mergeable
+from ingest.upkeep.commands import by_hand
 from ingest.upkeep.rebuilding import NothingKept, kept_in_lake
+from ingest.upkeep.run import Pace, Upkeep, serve
 from tests.ingest.small_lake import SmallLake, small_lake
 from tests.stack.store import Bucket
 
@@ -74,6 +77,49 @@ def test_appends_that_the_copy_does_not_have_are_told_by_their_objects(
     assert {
         (file["url"], file["rows"]) for file in answer["files"] if file["what"] != "deletes"
     } == live - gone
+
+
+def test_the_copy_goes_on_while_a_seal_takes_long(lake: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        begun = asyncio.Event()
+
+        async def seal(self: Upkeep, name: str) -> bool:
+            begun.set()
+            return await asyncio.Event().wait()
+
+        monkeypatch.setattr(Upkeep, "seal", seal)
+        serving = asyncio.ensure_future(serve(lake.settings, pace=Pace(round_s=0.05, copy_s=0.1)))
+        try:
+            await asyncio.wait({serving, asyncio.ensure_future(begun.wait())}, return_when="FIRST_COMPLETED")
+            head = (await asyncio.to_thread(lake.append, (0, 5)))["sequence"]
+            while copies_of(lake.lake, lake.topic, lake.epoch, head) != {lake.epoch: head}:
+                assert not serving.done()
+                await asyncio.sleep(0.05)
+        finally:
+            if not serving.done():
+                signal.raise_signal(signal.SIGTERM)  # as it is ended anywhere, whatever it is at
+            await serving
+
+    lake.append((0, 10))
+    asyncio.run(run())
+
+
+def test_a_file_that_is_gone_keeps_nobody_from_the_rest(
+    lake: SmallLake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        lake.append((0, 3))
+    lake.delete(lake.files()[1])
+    monkeypatch.setattr("ingest.upkeep.run.MOST_FRESH", 1)
+
+    async def run() -> None:
+        async with by_hand(lake.settings) as upkeep:
+            for _ in range(2):
+                assert await upkeep.round() == 0
+
+    asyncio.run(run())
+    assert copies_of(lake.lake, lake.topic, lake.epoch, 3) == {lake.epoch: 3}
+    assert caplog.text.count("`tukang topics backfill` brings back") == 1, "it is not tried again at once"
 
 
 def test_many_small_copies_become_one_that_says_the_same(

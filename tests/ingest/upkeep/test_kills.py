@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import random
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
+from contextlib import closing
 from itertools import count
 from typing import Any
 
@@ -23,6 +26,7 @@ from tests.stack.services import Services
 pytestmark = pytest.mark.slow
 
 KILLS = int(os.environ.get("UPKEEP_KILLS", "20"))
+FOLDERS = ("fresh", "sealed", "dead_letters", "deletes")
 STEP = 1_200  # events a second apart: three steps are a period
 
 
@@ -74,8 +78,16 @@ def appended(services: Services, topic: str) -> int:
     return sum(line["written"] + line["duplicates"] for line in own)
 
 
+def catalogued(services: Services) -> tuple[set[str], set[str]]:
+    """Keys of the live files, and of all that a commit ever named."""
+    with closing(sqlite3.connect(services.folder / "tukang.db", timeout=30)) as connection:
+        rows = connection.execute("SELECT url, removed_sequence IS NULL FROM files").fetchall()
+    keys = {str(url).removeprefix(f"s3://{services.bucket.name}/"): live for url, live in rows}
+    return {key for key, live in keys.items() if live}, set(keys)
+
+
 def test_upkeep_that_is_killed_at_any_moment_leaves_nothing_but_orphans(
-    kafka: Kafka, services: Services
+    kafka: Kafka, services: Services, capsys: pytest.CaptureFixture[str]
 ) -> None:
     topic = kafka.topic(partitions=2, retention_ms=-1)
     services.create(
@@ -115,6 +127,19 @@ def test_upkeep_that_is_killed_at_any_moment_leaves_nothing_but_orphans(
     assert found is not None
     assert found[0] == stream.sent
     assert found[1] == found[2]
+    objects = {url for folder in FOLDERS for url in services.bucket.keys(f"{folder}/{topic}/")}
+    live, named = catalogued(services)
+    assert live <= objects, "no live object is deleted"
+    kinds = Counter(
+        line["kind"] for line in {each["sequence"]: each for each in lines(services, topic)}.values()
+    )
+    twins = sum(line["duplicates"] for line in lines(services, topic) if line["kind"] == "replace")
+    with capsys.disabled():
+        sys.stdout.write(
+            f"\n{KILLS} kills in {time.monotonic() - began:.0f} s: {found[1]} rows checked, {kinds['append']} appends, "
+            f"{kinds['replace']} replaces took {twins} twins out, {len(objects)} objects, {len(objects - named)} of "
+            f"them orphans, {len(live)} live, {len(live - objects)} live ones deleted\n"
+        )
     proof = subprocess.run(
         [sys.executable, "-m", "tukang", "verify", topic, "--deep"],
         env=clean_environment(services.environment), cwd=services.folder, capture_output=True, text=True, timeout=120,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ingest.upkeep.plan import LiveFile, PeriodState, SealRules, State, Work, plan
 
 DAY = 86_400_000_000
-RULES = SealRules(period_us=DAY, grace_us=60, most_bytes=1000, most_fresh=5)
+RULES = SealRules(period_us=DAY, grace_us=60, most_bytes=1000, most_fresh=5, small_bytes=50)
 
 
 def file(
@@ -38,8 +38,8 @@ def test_a_complete_period_takes_every_fresh_file_with_rows_of_it() -> None:
 
 
 def test_open_and_sealed_and_empty_periods_are_left_alone() -> None:
-    states = [period(0, "open"), period(1, "sealed"), period(2, "complete")]
-    assert planned([file(1, 0), file(2, 1, sealed=True)], states) is None
+    states = [period(0, "open"), period(1, "sealed"), period(2, "complete"), period(3, "reopened", 0)]
+    assert planned([file(1, 0), file(2, 1, sealed=True)], states, 10**12) is None
 
 
 @pytest.mark.parametrize(("waited", "due"), [(119, False), (120, True)])
@@ -83,6 +83,16 @@ def test_many_fresh_files_of_a_slow_period_are_merged_before_it_is_complete() ->
     work = planned(files, [period(0, "open")])
     assert work is not None
     assert (work.periods, ids(work.merge)) == ((), [0, 1, 2, 3, 4, 5])
+
+
+def test_fresh_files_of_some_size_wait_for_their_period_unless_they_are_too_many() -> None:
+    large = [file(number, 0, size=50) for number in range(250)]
+    late = [file(1000 + number, 0, size=1) for number in range(6)]
+    assert planned(large, [period(0, "open")]) is None
+    work = planned(large + late, [period(0, "open")])
+    assert work is not None
+    assert ids(work.merge) == [each.id for each in late]
+    assert planned([*large, file(250, 0, size=50)], [period(0, "open")]) is not None
 
 
 days = st.lists(st.integers(0, 3), min_size=1, max_size=2, unique=True)

@@ -15,6 +15,8 @@ import pytest
 
 from api.database import database_clock
 from ingest.ids import uuid7
+from ingest.upkeep.commands import sweep_now
+from ingest.upkeep.erasing import verify_erased
 from tests.ingest.small_lake import SmallLake, small_lake
 from tests.ingest.upkeep.processes import start
 from tests.ingest.upkeep.tomorrow import AHEAD_US, sweep_for_ever, sweep_once
@@ -102,3 +104,22 @@ def test_a_sweep_that_is_killed_again_and_again_deletes_nothing_that_is_live(
     data = {url for url in there if url.startswith((lake.lake.url("fresh/"), lake.lake.url("sealed/")))}
     assert data == live.union(lake.lake.url(key) for key in [*FOREIGN, *under_way]) & data
     assert len(before) > len(data) + 20
+
+
+def test_a_bucket_that_keeps_versions_is_reported_and_looked_through(lake: SmallLake) -> None:
+    lake.append((0, 3))
+    file = lake.files()[0]
+    assert not any("keeps versions" in line for line in asyncio.run(sweep_now(lake.settings, [], dry=True)))
+    lake.bucket.client().put_bucket_versioning(
+        Bucket=lake.bucket.name, VersioningConfiguration={"Status": "Enabled"}
+    )
+    said = asyncio.run(sweep_now(lake.settings, [], dry=True))
+    assert "keeps versions" in said[0]
+    assert "lifecycle rule" in said[0]
+    lake.overwrite(file, lake.read(file))
+    lake.delete(file)
+    lines, code = verify_erased(lake.settings, lake.topic, "_event_id = 0-1")
+    assert code == 1
+    assert all(" version " in line for line in lines[:-1])
+    assert len(lines) > 1
+    assert verify_erased(lake.settings, lake.topic, "_event_id = 0-7")[1] == 0
