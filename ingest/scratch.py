@@ -1,7 +1,8 @@
-"""Folders for what upkeep has on disk while it works. None outlives its process for long, however that ended.
+"""Folders for what upkeep and loaders have on disk while they work. None outlives its process for long, however that
+ended.
 
 A folder is held by a lock on itself (flock), which ends with the process that took it. Folders that nobody holds are of
-processes that were killed: the next upkeep on the same machine removes them.
+processes that were killed: the next one on the same machine removes them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PREFIX = "tukang-upkeep-"
+PREFIX = "tukang-work-"
 
 
 @contextmanager

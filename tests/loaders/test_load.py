@@ -185,16 +185,12 @@ def test_the_example_of_the_page_on_loaders_is_a_loader(
 @contextmanager
 def process(api: Api, maker: Maker, target: Target, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A loader of its own process, one commit a transaction; killed at the end."""
-    environment = {**os.environ, **api.environment, "TUKANG_RUN_BYTES": "1"}
+    temp = log.parent / "temp"
+    temp.mkdir(exist_ok=True)
+    environment = {**os.environ, **api.environment, "TUKANG_RUN_BYTES": "1", "TMPDIR": str(temp)}
     command = [
-        sys.executable,
-        "-m",
-        "tests.loaders.process",
-        target.url,
-        loader(maker),
-        "follow",
-        maker.topic,
-    ]
+        sys.executable, "-m", "tukang", "load", "--to", target.url, "--loader", loader(maker), "--follow", maker.topic
+    ]  # fmt: skip
     with log.open("ab") as out:
         running = subprocess.Popen(command, env=environment, stdout=out, stderr=out, cwd=ROOT)
     try:
@@ -236,6 +232,15 @@ def test_a_loader_that_is_killed_at_any_moment_ends_with_the_live_rows(
         moved += cursor_of(maker, target) > before
     assert moved == KILLS
     assert load(target.url, loader(maker), []) == 0
+    commits(maker, 1, chance)
+    before = cursor_of(maker, target)
+    with process(api, maker, target, log) as running:  # which also clears up after those that were killed
+        while cursor_of(maker, target) <= before:
+            assert running.poll() is None, log.read_text()
+            time.sleep(0.2)
+        running.terminate()
+        assert running.wait(30) == 0, log.read_text()
+    assert not list((tmp_path / "temp").iterdir())
     assert rows_of(target, maker.topic) == maker.lake.head.rows()
 
 
