@@ -56,7 +56,7 @@ async def open_parts(
     positions = [Position.from_json(position) for position in answer["positions"]]
     if stop := _obstacle(topic, answer, positions, found):
         if stop != (topic.state, topic.reason):
-            log.error("topic %s is not read (%s): %s", topic.name, *stop)
+            log.error("topic %s is not read (%s): %s; `tukang status` says what to do", topic.name, *stop)
         topic.state, topic.reason = stop
         if topic.parts:
             topic.drop(stop[1])
@@ -88,12 +88,9 @@ def _obstacle(
     not heard yet how far its own log is confirmed.)
     """
     if answer["state"] == "suspended":
-        return "suspended", (
-            "a commit with dead letters stopped it (error_mode: suspend): look at them with"
-            " tukang dead-letters list, then tukang topics resume"
-        )
+        return "suspended", "a commit with dead letters stopped it (error_mode: suspend)"
     if answer["paused"]:
-        return "paused", "an operator paused it: tukang topics resume"
+        return "paused", "an operator paused it"
     if topic.settings.wrong is not None:
         return "waiting", f"its settings cannot be followed by this worker: {topic.settings.wrong}"
     for position in positions:

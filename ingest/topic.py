@@ -291,7 +291,7 @@ class Topic:
 
     def stop(self, state: str, reason: str) -> None:
         """Stops the topic: shown, and not retried, until an operator acts."""
-        log.error("topic %s is stopped (%s): %s", self.name, state, reason)
+        log.error("topic %s is stopped (%s): %s; `tukang status` says what to do", self.name, state, reason)
         self.state, self.reason = state, reason
         self.drop(reason)
 
@@ -338,10 +338,9 @@ def _records(chunk: Chunk, held: Held) -> Records:
 
 
 def _first_letter(cut: batch.Cut, sequence: int) -> str:
-    """Which dead letter stopped the topic, and what to do."""
+    """Which dead letter stopped the topic; what to do the API tells."""
     letters = cut.dead_parts[0].slice(0, 1).to_pylist()[0]
     return (
         f"commit {sequence} has dead letters (error_mode: suspend), first offset {letters['_offset']} of lake partition"
-        f" {letters['_lake_partition']}, {letters['_reason']}: {letters['_reason_text']}. Look at them with"
-        " tukang dead-letters list, then tukang topics resume"
+        f" {letters['_lake_partition']}, {letters['_reason']}: {letters['_reason_text']}"
     )
