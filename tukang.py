@@ -9,7 +9,6 @@ import importlib.metadata
 import logging
 import os
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -325,14 +324,13 @@ def sql(query: str, form: Literal["table", "csv", "json"]) -> None:
 @click.argument("topics", nargs=-1)
 def load(url: str, loader: str, topics: tuple[str, ...], follow: bool, unnest: bool) -> None:
     """Load topics into a warehouse, each row once. The cursor is kept there, in the same transaction."""
-    from ingest.scratch import remove_left, scratch
+    from ingest.scratch import remove_left, scratch_for_all
     from loaders.load import REFUSALS
     from loaders.load import load as fetch
 
     log_to_stderr()
     remove_left()
-    with one_line(*REFUSALS), scratch() as folder:
-        tempfile.tempdir = str(folder)  # whatever is put aside goes with this process, however it ends
+    with one_line(*REFUSALS), scratch_for_all():
         sys.exit(fetch(url, loader, topics, follow=follow, unnest=unnest))
 
 

@@ -33,6 +33,18 @@ def scratch() -> Iterator[Path]:
         os.close(held)
 
 
+@contextmanager
+def scratch_for_all() -> Iterator[None]:
+    """Whatever this process puts into the temp folder lies in one that is held, and goes with it."""
+    before = tempfile.tempdir
+    with scratch() as folder:
+        tempfile.tempdir = str(folder)
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+
+
 def remove_left() -> list[Path]:
     """Removes the folders of processes that are gone; which."""
     gone = []

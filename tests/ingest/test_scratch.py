@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.scratch import PREFIX, remove_left, scratch
+from ingest.scratch import PREFIX, remove_left, scratch, scratch_for_all
 
 HOLDS_ONE = """
 from ingest.scratch import scratch
@@ -74,3 +74,13 @@ def test_those_who_begin_and_those_who_clean_up_do_not_meet_by_chance() -> None:
         cleaned = [pool.submit(remove_left) for _ in range(300)]
         assert all(pool.map(begin, range(600)))
         assert sum(len(each.result()) for each in cleaned) < 600
+
+
+def test_a_process_has_all_that_it_puts_aside_in_its_folder() -> None:
+    usual = tempfile.gettempdir()
+    with scratch_for_all():
+        with tempfile.TemporaryDirectory() as aside:
+            assert Path(aside).parent.name.startswith(PREFIX)
+        own = Path(tempfile.gettempdir())
+    assert not own.exists()
+    assert tempfile.gettempdir() == usual
