@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.lake_data import COLUMNS, events
-from ingest.encode import COMPRESSION_LEVEL, ROW_GROUP_ROWS, bloom_filter, encodings
+from ingest.encode import COMPRESSION_LEVEL, SEALED_GROUP_ROWS, bloom_filter, encodings
 from ingest.schema import TopicSchema
 
 ROUNDS = 3
@@ -82,7 +82,7 @@ def main() -> None:
             path = Path(folder) / "file.parquet"
 
             def write(path: Path = path, told: dict[str, Any] = told) -> None:
-                pq.write_table(table, path, row_group_size=ROW_GROUP_ROWS, write_page_index=True, **told)
+                pq.write_table(table, path, row_group_size=SEALED_GROUP_ROWS, write_page_index=True, **told)
 
             def find(identity: str, path: Path = path) -> None:
                 connection.execute(f"SELECT * FROM '{path}' WHERE _event_id = '{identity}'").fetchall()

@@ -23,6 +23,8 @@ What = Literal["rows", "dead_letters", "deletes"]
 FOOTER_KEY = b"tukang"
 MAX_PERIODS = 100  # a file entry with more lists ranges of them
 ROW_GROUP_ROWS = 131_072
+# A reader asks the store for each column of each group, and waits for the answer.
+SEALED_GROUP_ROWS = 524_288
 COMPRESSION_LEVEL = 1  # of zstd: level 3 costs half as much again for 3 % fewer bytes
 
 PERIOD_US = {"hour": 3_600_000_000, "day": 86_400_000_000}
@@ -72,7 +74,8 @@ def encode(
     period_us: int,
     sealed: bool = False,
 ) -> Encoded:
-    """`table` as Parquet (zstd, row groups of 131,072 rows, statistics and page index; `sealed`: a bloom filter too).
+    """`table` as Parquet (zstd, row groups of 131,072 rows, statistics and page index; `sealed`: larger groups, and a
+    bloom filter).
 
     `footer` is stored as JSON under the key `tukang`. Periods and lowest and highest time are of `_event_time`, of dead
     letters the lowest and highest are of `_timestamp` and there are no periods.
@@ -82,7 +85,7 @@ def encode(
     pq.write_table(
         named,
         sink,
-        row_group_size=ROW_GROUP_ROWS,
+        row_group_size=SEALED_GROUP_ROWS if sealed else ROW_GROUP_ROWS,
         compression="zstd",
         compression_level=COMPRESSION_LEVEL,
         write_statistics=True,
@@ -128,10 +131,10 @@ def periods(times: pa.ChunkedArray, period_us: int) -> list[dict[str, Any]]:
 
 
 def bloom_filter(rows: pa.Table) -> dict[str, dict[str, int]] | None:
-    """Of the ids, in row groups no larger than these rows: as large as they need it, so that small files stay small."""
+    """Of a sealed file's ids, in row groups no larger than these rows: as large as they need it."""
     if "_event_id" not in rows.schema.names or rows.column("_event_id").null_count == rows.num_rows:
         return None
-    return {"_event_id": {"ndv": max(1, min(rows.num_rows, ROW_GROUP_ROWS))}}
+    return {"_event_id": {"ndv": max(1, min(rows.num_rows, SEALED_GROUP_ROWS))}}
 
 
 def encodings(table: pa.Table) -> dict[str, Any]:

@@ -78,6 +78,8 @@ class Merge:
             }
         )
         self._duckdb.execute("SET TimeZone = 'UTC'")
+        # Each query asks for the footers of all files, which are thousands.
+        self._duckdb.execute("SET parquet_metadata_cache = true")
         self._duckdb.register("known", self._known())
         self._duckdb.execute(f"CREATE VIEW source AS {_rows_of(str(each.path) for each in self.sources)}")
 
@@ -99,7 +101,7 @@ class Merge:
         self._duckdb.execute(
             "CREATE TABLE dropped (_lake_partition INTEGER, _offset BIGINT, _event_time TIMESTAMPTZ)"
         )
-        ids = sum(pq.read_metadata(source.path).num_rows for source in self.sources)
+        [(ids,)] = self._duckdb.execute("SELECT count(*) FROM source").fetchall()
         for portion in _portions(ids, ID_BYTES, self.memory * SPILLED):
             self._duckdb.execute(
                 f"""INSERT INTO twins SELECT _event_id, count(*) FROM source

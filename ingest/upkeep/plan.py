@@ -31,6 +31,7 @@ class LiveFile:
     bytes: int
     sealed: bool
     periods: tuple[tuple[int, int, int], ...]  # start, end, rows
+    schema_version: int = 0
 
     @classmethod
     def from_json(cls, topic: str, file: Mapping[str, Any], period_us: int) -> LiveFile:
@@ -49,6 +50,7 @@ class LiveFile:
             bytes=file["bytes"],
             sealed=f"sealed/{topic}/" in file["url"],
             periods=tuple(periods),
+            schema_version=file["schema_version"],
         )
 
     def overlaps(self, start: int, end: int) -> bool:

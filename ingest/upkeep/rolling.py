@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ingest.encode import COMPRESSION_LEVEL, FOOTER_KEY, ROW_GROUP_ROWS, bloom_filter, encodings
+from ingest.encode import COMPRESSION_LEVEL, FOOTER_KEY, SEALED_GROUP_ROWS, bloom_filter, encodings
 
 BATCH_ROWS = 8_192  # that are in memory at once, before they are a row group
 ROW_GROUP_BYTES = 64 << 20  # in memory: one of wide rows has fewer
@@ -108,7 +108,7 @@ class _File:
     def add(self, rows: pa.Table, period_us: int) -> None:
         """Appends rows; they are written by whole row groups."""
         rows = rows.select(self._schema.names).cast(self._schema)
-        if self._held_rows + rows.num_rows > ROW_GROUP_ROWS or self._held_bytes > ROW_GROUP_BYTES:
+        if self._held_rows + rows.num_rows > SEALED_GROUP_ROWS or self._held_bytes > ROW_GROUP_BYTES:
             self._write()
         self._held.append(rows)
         self._held_rows += rows.num_rows

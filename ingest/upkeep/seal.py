@@ -165,7 +165,7 @@ class Sealer:
         for attempt in patiently():
             with attempt:
                 self.lake.fetch(file.url, path)
-        return conformed(path, schema)
+        return path if file.schema_version == schema.version else conformed(path, schema)
 
     def _put_rows(self, topic: str, merged: Merged, schema_version: int, period_us: int) -> dict[str, Any]:
         """Uploads one merged file and lets go of it."""
