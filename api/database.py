@@ -31,6 +31,11 @@ def database_clock(connection: Connection) -> int:
     return now
 
 
+def said_by(error: Exception) -> str:
+    """The database's own words, in one line, without the statement."""
+    return " ".join(str(getattr(error, "orig", None) or error).split())
+
+
 def make_engine(url: str, connections: int = 16) -> Engine:
     """An engine that opens real transactions on both databases. `sqlite://` is one database in memory."""
     if not url.startswith("sqlite"):

@@ -18,7 +18,7 @@ import psycopg
 from sqlalchemy import select as sql_select
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.database import Database
+from api.database import Database, said_by
 from api.tables import topics
 
 log = logging.getLogger(__name__)
@@ -197,8 +197,9 @@ class Heads:
         """Once for an outage, however long; each request that fails is in the log, too."""
         if not self._away and not self._stopped:
             self._away = True
-            said = " ".join(str(getattr(error, "orig", None) or error).split())
-            log.warning("cannot learn of other processes' commits, trying again every second: %s", said)
+            log.warning(
+                "cannot learn of other processes' commits, trying again every second: %s", said_by(error)
+            )
 
     def _say_back(self) -> None:
         if self._away:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalErr
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
 
+from api.database import said_by
 from api.times import TimeError
 
 TITLES = {
@@ -141,6 +142,5 @@ def register(app: Flask) -> None:
     @app.errorhandler(InterfaceError)
     @app.errorhandler(PoolTimeoutError)
     def _database(error: DBAPIError | PoolTimeoutError) -> Response:
-        said = " ".join(str(getattr(error, "orig", None) or error).split())
-        app.logger.error("the database failed: %s", said)
+        app.logger.error("the database failed: %s", said_by(error))
         return refusal(database_away(error))

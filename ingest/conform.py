@@ -79,15 +79,17 @@ def _fields(
                 raise ValueError(
                     f"column {path}{each.name} has values that {each.type} cannot hold, and no sibling"
                 )
-            older = arrays.get(sibling)
-            arrays[sibling] = texts if older is None else pc.coalesce(older, texts)
-            done[sibling] = arrays[sibling]
+            arrays[sibling] = done[sibling] = _beside(arrays.get(sibling), texts)
     for name in gone:
         values = [None if raw is None else _value(raw, columns[name]) for raw in arrays[name].to_pylist()]
         texts = pa.array([None if value is None else text_of(value) for value in values], pa.string())
-        older = arrays.get(sibling_name(name))
-        done[sibling_name(name)] = texts if older is None else pc.coalesce(older, texts)
+        done[sibling_name(name)] = _beside(arrays.get(sibling_name(name)), texts)
     return [done[each.name] if each.name in done else pa.nulls(rows, each.type) for each in wanted]
+
+
+def _beside(older: pa.Array | None, texts: pa.Array) -> pa.Array:
+    """The sibling that holds what it had, and the texts where it had none."""
+    return texts if older is None else pc.coalesce(older, texts)
 
 
 def _widened(array: pa.Array, own: Field, wanted: pa.DataType, path: str) -> tuple[pa.Array, Texts]:

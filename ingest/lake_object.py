@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -48,16 +49,17 @@ class LakeFile(io.RawIOBase):
 
 def opened(lake: Lake, url: str, size: int) -> pa.NativeFile:
     """The object for pyarrow: at once when it is small, in parts when it is not. A store that is away is waited for."""
-
-    def part(start: int, end: int) -> bytes:
-        for attempt in patiently():
-            with attempt:
-                data = lake.get(url, start, end)
-        return data
-
     if size <= WHOLE_BYTES:
-        return pa.BufferReader(part(0, size))
-    return pa.PythonFile(LakeFile(size, part), mode="r")
+        return pa.BufferReader(got(lake, url, 0, size))
+    return pa.PythonFile(LakeFile(size, partial(got, lake, url)), mode="r")
+
+
+def got(lake: Lake, url: str, start: int | None = None, end: int | None = None) -> bytes:
+    """An object, or its bytes in [start, end); a store that is away is waited for. Raises `LakeMissing`."""
+    for attempt in patiently():
+        with attempt:
+            data = lake.get(url, start, end)
+    return data
 
 
 def put_new(

@@ -53,10 +53,10 @@ def fitted(table: Table, console: Console) -> RenderableType:
     return table
 
 
-def show(table: Table) -> None:
-    """The table on stdout."""
+def show(what: Table | str) -> None:
+    """A table or a line on stdout."""
     console = printer(sys.stdout)
-    console.print(fitted(table, console))
+    console.print(fitted(what, console) if isinstance(what, Table) else what)
 
 
 def _records(cells: Sequence[Sequence[Text]]) -> RenderableType:

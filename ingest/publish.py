@@ -48,11 +48,7 @@ class Press:
         )
 
     def _put_one(self, topic: str, file: Encoded) -> dict[str, Any]:
-        def key(name: str) -> str:
-            return object_key(topic, name, file.what, file.late)
-
-        put = put_new(self.lake, key, file.data, file.sha256, self.now_us, self.randbits)
-        return file.entry(put.url, put.modified_at)
+        return put_fresh(self.lake, topic, file, self.now_us, self.randbits)
 
     async def commit(
         self, cut: Cut, epoch: str, rule_version: int, files: list[Encoded], entries: list[dict[str, Any]]
@@ -80,6 +76,22 @@ class Press:
                 if conflict.problem != "object-too-old":
                     raise
                 entries = await self.put(cut.topic, files)
+
+
+def put_fresh(
+    lake: Lake,
+    topic: str,
+    file: Encoded,
+    now_us: Callable[[], int],
+    randbits: Callable[[int], int],
+) -> dict[str, Any]:
+    """Uploads one file, for as long as it takes, and returns it as a commit names it."""
+
+    def key(name: str) -> str:
+        return object_key(topic, name, file.what, file.late)
+
+    put = put_new(lake, key, file.data, file.sha256, now_us, randbits)
+    return file.entry(put.url, put.modified_at)
 
 
 def object_key(topic: str, name: str, what: What, late: bool) -> str:

@@ -27,7 +27,7 @@ from loaders.settings import LoaderSettings, SettingsWrong, load_settings
 from loaders.shape import List, Struct, Type, literal, quoted, write_type
 
 Form = Literal["table", "csv", "json"]
-Show = Callable[[Table], None]
+Show = Callable[[Table | str], None]
 
 DEAD_LETTERS = "__dead_letters"
 SHOWN = 1_000  # rows of a table for a person; csv and json have all
@@ -254,7 +254,7 @@ def _show(answer: duckdb.DuckDBPyRelation, show: Show) -> None:
         table.add_row(*(Text("NULL", style="dim") if value is None else Text(value) for value in row))
     show(table)
     if len(found) > SHOWN:
-        rich.print(f"... and more rows than {SHOWN:,}: --format csv or json has all.")
+        show(f"... and more rows than {SHOWN:,}: --format csv or json has all.")
 
 
 def _first_line(error: Exception) -> str:

@@ -18,9 +18,8 @@ import pyarrow.compute as pc
 from ingest.backfill.compare import NAMED, Difference, Outcome
 from ingest.encode import Encoded, What, encode
 from ingest.ids import uuid7
-from ingest.lake_object import put_new
 from ingest.letters.replay import Replay
-from ingest.publish import object_key
+from ingest.publish import put_fresh
 from ingest.schema import TopicSchema
 
 NAMES = 4_000_000  # of one file of names
@@ -116,9 +115,4 @@ class Rewrite:
         )
 
     def _put(self, file: Encoded) -> dict[str, Any]:
-        def key(name: str) -> str:
-            return object_key(self.topic, name, file.what, file.late)
-
-        tools = self.tools
-        put = put_new(tools.lake, key, file.data, file.sha256, tools.now_us, tools.randbits)
-        return file.entry(put.url, put.modified_at)
+        return put_fresh(self.tools.lake, self.topic, file, self.tools.now_us, self.tools.randbits)

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from ingest.dead_letters import REASONS, SCHEMA
 from ingest.inquiry import Inquiry
-from ingest.lake import Lake, LakeMissing, patiently
+from ingest.lake import Lake, LakeMissing
+from ingest.lake_object import got
 
 File = Mapping[str, Any]
 Mask = npt.NDArray[np.bool_]
@@ -86,9 +87,7 @@ def files_of(inquiry: Inquiry, topic: str, sequence: int | None = None) -> list[
 
 def read(lake: Lake, file: File) -> pa.Table:
     """All letters of a file, as in `dead_letters.SCHEMA`. Raises `LakeMissing`. Blocks: call in a thread."""
-    for attempt in patiently():
-        with attempt:
-            data = lake.get(str(file["url"]))
+    data = got(lake, str(file["url"]))
     # In this thread alone: one of Arrow's that lets go of Python's bytes while the command ends would abort it.
     table = pq.read_table(pa.BufferReader(data), use_threads=False, pre_buffer=False)
     return table.select(SCHEMA.names).cast(SCHEMA)

@@ -27,11 +27,11 @@ from ingest.encode import Encoded, What, encode
 from ingest.ids import uuid7
 from ingest.inquiry import Inquiry
 from ingest.lake import Lake
-from ingest.lake_object import opened, put_new
+from ingest.lake_object import opened
 from ingest.letters.again import Again, alive_mask, decoded, judged
 from ingest.letters.find import File, Wanted, read
 from ingest.position import time_from_text
-from ingest.publish import object_key
+from ingest.publish import put_fresh
 from ingest.schema import TopicSchema, merge
 from ingest.settings import LakeSettings
 from ingest.topic_settings import TopicSettings, topic_settings
@@ -238,11 +238,7 @@ class Replay:
         return int(answer["sequence"]), rest
 
     def _put(self, topic: str, file: Encoded) -> dict[str, Any]:
-        def key(name: str) -> str:
-            return object_key(topic, name, file.what, file.late)
-
-        put = put_new(self.lake, key, file.data, file.sha256, self.now_us, self.randbits)
-        return file.entry(put.url, put.modified_at)
+        return put_fresh(self.lake, topic, file, self.now_us, self.randbits)
 
 
 def _group(files: Sequence[File]) -> list[File]:

@@ -18,6 +18,7 @@ from typing import Any
 
 from ingest.catalog import Answer, Catalog
 from ingest.lake import Lake, patiently
+from ingest.lake_object import got
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class Copy:
         for some in mergeable(chunks):
             entries: dict[int, Any] = {}
             for _, _, key in some:
-                content = await asyncio.to_thread(_get, self.lake, self.lake.url(key))
+                content = await asyncio.to_thread(got, self.lake, self.lake.url(key))
                 entries |= {each["sequence"]: each for each in json.loads(gzip.decompress(content))}
             first, last = some[0][0], some[-1][1]
             if list(entries) != list(range(first, last + 1)):
@@ -181,7 +182,7 @@ def _life(kept: Kept) -> int:
 
 
 def _read(lake: Lake, topic: str, epoch: str) -> Kept:
-    state = json.loads(gzip.decompress(_get(lake, lake.url(f"catalog/{topic}/{epoch}/{STATE}"))))
+    state = json.loads(gzip.decompress(got(lake, lake.url(f"catalog/{topic}/{epoch}/{STATE}"))))
     commits: list[Mapping[str, Any]] = []
     for chunk in _chunks(lake, topic, epoch):
         reached = commits[-1]["sequence"] if commits else 0
@@ -189,7 +190,7 @@ def _read(lake: Lake, topic: str, epoch: str) -> Kept:
             continue
         if reached and int(chunk["first"]) > reached + 1:
             break
-        entries = json.loads(gzip.decompress(_get(lake, lake.url(chunk[0]))))
+        entries = json.loads(gzip.decompress(got(lake, lake.url(chunk[0]))))
         commits += [entry for entry in entries if entry["sequence"] > reached]
     return Kept(topic, epoch, state, commits)
 
@@ -198,10 +199,3 @@ def _chunks(lake: Lake, topic: str, epoch: str, after: str = "") -> Iterator[re.
     for found in lake.objects(f"catalog/{topic}/{epoch}/", after):
         if match := _CHUNK.fullmatch(found.url.removeprefix(lake.url(""))):
             yield match
-
-
-def _get(lake: Lake, url: str) -> bytes:
-    for attempt in patiently():
-        with attempt:
-            data = lake.get(url)
-    return data

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from ingest.encode import encode
 from ingest.ids import uuid7
 from ingest.lake import Lake, LakeMissing, patiently
-from ingest.lake_object import opened, put_new
+from ingest.lake_object import got, opened, put_new
 from ingest.position import time_from_text
 from ingest.publish import object_key
 from ingest.scratch import scratch
@@ -149,10 +149,7 @@ class Eraser:
         return erased
 
     def _read(self, file: File) -> pa.Table:
-        for attempt in patiently():
-            with attempt:
-                data = self.lake.get(file["url"])
-        table = pq.read_table(io.BytesIO(data))
+        table = pq.read_table(io.BytesIO(got(self.lake, file["url"])))
         if file["what"] == "rows" and "_sequence" not in table.schema.names:
             at = sum(1 for name in table.schema.names if name.startswith("_"))
             table = table.add_column(

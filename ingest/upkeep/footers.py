@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ingest.encode import FOOTER_KEY, periods
-from ingest.lake import Lake, patiently
+from ingest.lake import Lake
+from ingest.lake_object import got
 from ingest.position import time_to_text
 
 _FOLDERS = {"rows": "fresh", "dead_letters": "dead_letters"}
@@ -68,9 +69,7 @@ def _once(entries: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
 def _look(
     lake: Lake, url: str, what: str, period_us: int, now_us: int
 ) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    for attempt in patiently():
-        with attempt:
-            data = lake.get(url)
+    data = got(lake, url)
     try:
         with pq.ParquetFile(io.BytesIO(data)) as file:
             footer: Mapping[str, Any] = json.loads((file.schema_arrow.metadata or {})[FOOTER_KEY])

@@ -31,7 +31,7 @@ class LiveFile:
     bytes: int
     sealed: bool
     periods: tuple[tuple[int, int, int], ...]  # start, end, rows
-    schema_version: int = 0
+    schema_version: int
 
     @classmethod
     def from_json(cls, topic: str, file: Mapping[str, Any], period_us: int) -> LiveFile:
