@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.lake_data import COLUMNS, events
-from ingest.encode import COMPRESSION_LEVEL, SEALED_GROUP_ROWS, bloom_filter, encodings
+from ingest.encode import COMPRESSION_LEVEL, SEALED_GROUP_ROWS, SEALED_SAMPLE_ROWS, bloom_filter, encodings
 from ingest.schema import TopicSchema
 
 ROUNDS = 3
@@ -38,7 +38,9 @@ def day(rows: int) -> pa.Table:
 
 def ways(table: pa.Table) -> dict[str, dict[str, Any]]:
     """What the writer is told, by name; the first is what upkeep does."""
-    chosen = {"compression": "zstd", "compression_level": COMPRESSION_LEVEL} | encodings(table)
+    chosen = {"compression": "zstd", "compression_level": COMPRESSION_LEVEL} | encodings(
+        table, SEALED_SAMPLE_ROWS
+    )
     delta = dict(chosen["column_encoding"] or {})
     without = [name for name in chosen["use_dictionary"] or [] if name != "customer"]
     return {

@@ -18,7 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ingest.encode import COMPRESSION_LEVEL, FOOTER_KEY, SEALED_GROUP_ROWS, bloom_filter, encodings
+from ingest.encode import (
+    COMPRESSION_LEVEL,
+    FOOTER_KEY,
+    SEALED_GROUP_ROWS,
+    SEALED_SAMPLE_ROWS,
+    bloom_filter,
+    encodings,
+)
 
 BATCH_ROWS = 8_192  # that are in memory at once, before they are a row group
 ROW_GROUP_BYTES = 64 << 20  # in memory: one of wide rows has fewer
@@ -48,22 +55,22 @@ def with_sequence(schema: pa.Schema) -> pa.Schema:
 
 
 def rolled(
-    batches: Iterable[pa.RecordBatch],
+    batches: Iterable[tuple[bool, pa.RecordBatch]],
     stem: Path,
     schema: pa.Schema,
     footer: Mapping[str, Any],
     period_us: int,
     file_bytes: int,
 ) -> Iterator[Merged]:
-    """Writes batches that are sorted by a first column `period` (start in microseconds, null: the rest).
+    """Writes batches, each with whether it is of sealed periods: first those, one period after the other, then the rest.
 
     Files are `STEM-0.parquet`, `STEM-1.parquet` ...; a new one begins with a new period, or at `file_bytes`.
     """
     number = 0
     writing: _File | None = None
-    for batch in batches:
-        table = pa.Table.from_batches([batch])
-        for period, part in _by_period(table):
+    for sealed, batch in batches:
+        rows = pa.Table.from_batches([batch])
+        for period, part in _by_period(rows, period_us) if sealed else [(None, rows)]:
             if writing is not None and (writing.merged.period_us != period or writing.size >= file_bytes):
                 yield writing.close()
                 writing = None
@@ -75,14 +82,12 @@ def rolled(
         yield writing.close()
 
 
-def _by_period(table: pa.Table) -> Iterator[tuple[int | None, pa.Table]]:
-    periods = table.column("period").combine_chunks()
-    rows = table.drop_columns(["period"])
-    keys = np.asarray(periods.fill_null(-1).to_numpy(zero_copy_only=False), dtype=np.int64)
-    edges = [0, *(np.flatnonzero(np.diff(keys)) + 1).tolist(), len(keys)]
+def _by_period(rows: pa.Table, period_us: int) -> Iterator[tuple[int, pa.Table]]:
+    starts = np.asarray(rows.column("_event_time").cast(pa.int64()).to_numpy()) // period_us * period_us
+    edges = [0, *(np.flatnonzero(np.diff(starts)) + 1).tolist(), len(starts)]
     for start, end in itertools.pairwise(edges):
         if end > start:
-            yield periods[start].as_py(), rows.slice(start, end - start)
+            yield int(starts[start]), rows.slice(start, end - start)
 
 
 class _File:
@@ -139,7 +144,7 @@ class _File:
                 write_statistics=True,
                 write_page_index=True,
                 bloom_filter_options=bloom_filter(rows),
-                **encodings(rows),
+                **encodings(rows, SEALED_SAMPLE_ROWS),
             )
         self._writer.write_table(rows, row_group_size=rows.num_rows)
 
