@@ -6,6 +6,7 @@ Objects are put under a name never used before and are never overwritten; what t
 from __future__ import annotations
 
 import base64
+import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,9 +25,11 @@ from botocore.exceptions import (
     ParamValidationError,
     PartialCredentialsError,
 )
+from obstore.auth.boto3 import Boto3CredentialProvider
 
 from ingest.patience import growing_pauses
 from ingest.position import time_to_text
+from ingest.small_objects import SMALL_BYTES, SmallObjects
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -52,6 +55,10 @@ class LakeRefused(Exception):
 
 class LakeMissing(Exception):
     """The object is not in the store."""
+
+
+class LakeDamaged(Exception):
+    """The object is there, and is not what was committed."""
 
 
 class LakeUnavailable(Exception):
@@ -117,7 +124,8 @@ class Lake:
             self._encryption["ServerSideEncryption"] = sse
         if kms_key:
             self._encryption["SSEKMSKeyId"] = kms_key
-        self._client: S3Client = boto3.session.Session().client(
+        session = boto3.session.Session()
+        self._client: S3Client = session.client(
             "s3",
             endpoint_url=endpoint,
             config=Config(
@@ -129,6 +137,12 @@ class Lake:
                 max_pool_connections=connections,
                 request_checksum_calculation="when_required",
             ),
+        )
+        self._small = SmallObjects(
+            bucket,
+            endpoint=self._client.meta.endpoint_url,
+            region=self._client.meta.region_name,
+            credentials=Boto3CredentialProvider(session) if session.get_credentials() else None,
         )
 
     def close(self) -> None:
@@ -283,17 +297,29 @@ class Lake:
             f"get {url}", lambda: self._client.get_object(Bucket=bucket, Key=key, **extra)["Body"].read()
         )
 
-    def fetch(self, url: str, path: Path) -> None:
-        """Writes the bytes of an object to a file, a piece at a time: it may be larger than memory."""
+    def fetch(self, url: str, path: Path, size: int, sha256: str) -> None:
+        """Writes an object of `size` bytes to a file, a piece at a time where it is large. Raises `LakeDamaged` when it
+        has another checksum.
+        """
         bucket, _, key = url.removeprefix("s3://").partition("/")
 
-        def act() -> None:
-            body = self._client.get_object(Bucket=bucket, Key=key)["Body"]
-            with path.open("wb") as file:
-                for piece in body.iter_chunks(PIECE_BYTES):
-                    file.write(piece)
+        def pieces() -> Iterator[bytes]:
+            small = self._small.get(key) if size <= SMALL_BYTES and bucket == self.bucket else None
+            if small is not None:
+                yield small
+            else:
+                yield from self._client.get_object(Bucket=bucket, Key=key)["Body"].iter_chunks(PIECE_BYTES)
 
-        self._call(f"get {url}", act)
+        def act() -> str:
+            digest = hashlib.sha256()
+            with path.open("wb") as file:
+                for piece in pieces():
+                    digest.update(piece)
+                    file.write(piece)
+            return digest.hexdigest()
+
+        if self._call(f"get {url}", act) != sha256:
+            raise LakeDamaged(f"{url}: its bytes are not those that were committed (SHA-256)")
 
     def get_version(self, url: str, version: str | None) -> bytes:
         """The bytes of an object, or of one version of it."""

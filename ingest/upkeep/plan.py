@@ -29,6 +29,7 @@ class LiveFile:
     sequence: int
     rows: int
     bytes: int
+    sha256: str
     sealed: bool
     periods: tuple[tuple[int, int, int], ...]  # start, end, rows
     schema_version: int
@@ -48,6 +49,7 @@ class LiveFile:
             sequence=file["sequence"],
             rows=file["rows"],
             bytes=file["bytes"],
+            sha256=file["sha256"],
             sealed=f"sealed/{topic}/" in file["url"],
             periods=tuple(periods),
             schema_version=file["schema_version"],

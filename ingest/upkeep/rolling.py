@@ -62,7 +62,7 @@ def rolled(
     period_us: int,
     file_bytes: int,
 ) -> Iterator[Merged]:
-    """Writes batches, each with whether it is of sealed periods: first those, one period after the other, then the rest.
+    """Writes batches, each with whether it is of sealed periods: those first, a period after the other, then the rest.
 
     Files are `STEM-0.parquet`, `STEM-1.parquet` ...; a new one begins with a new period, or at `file_bytes`.
     """

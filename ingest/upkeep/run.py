@@ -17,7 +17,7 @@ import duckdb
 
 from ingest.catalog import Answer, Catalog, CommitConflict, CommitRefused
 from ingest.encode import PERIOD_US
-from ingest.lake import Lake, LakeMissing
+from ingest.lake import Lake, LakeDamaged, LakeMissing
 from ingest.parties import both_there, catalog_of, lake_of
 from ingest.position import time_from_text, time_to_text
 from ingest.schema import TopicSchema
@@ -125,9 +125,9 @@ class Upkeep:
         try:
             while await self.seal(name):
                 done += 1
-        except LakeMissing as error:
-            self._rest(name, f"{error}; `tukang verify {name}` says what is gone, and `tukang topics backfill` "
-                       "brings back what Kafka has")  # fmt: skip
+        except (LakeMissing, LakeDamaged) as error:
+            self._rest(name, f"{error}; `tukang verify {name}` says all that is gone or damaged; what is gone, or was "
+                       "taken away by you, `tukang topics backfill` brings back from Kafka")  # fmt: skip
         except duckdb.OutOfMemoryException as error:
             self._rest(name, f"{str(error).splitlines()[0]}; TUKANG_MEMORY is too small for it")
         except OSError as error:

@@ -164,7 +164,7 @@ class Sealer:
         path = folder / f"source-{file.id}.parquet"
         for attempt in patiently():
             with attempt:
-                self.lake.fetch(file.url, path)
+                self.lake.fetch(file.url, path, file.bytes, file.sha256)
         return path if file.schema_version == schema.version else conformed(path, schema)
 
     def _put_rows(self, topic: str, merged: Merged, schema_version: int, period_us: int) -> dict[str, Any]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from ingest.lake import Lake, LakeMissing, LakeRefused, LakeUnavailable
+from ingest.lake import Lake, LakeDamaged, LakeMissing, LakeRefused, LakeUnavailable
+from ingest.small_objects import SMALL_BYTES
 from tests.stack.store import Bucket
 
 pytestmark = pytest.mark.slow
@@ -61,3 +65,29 @@ def test_a_missing_bucket_and_wrong_credentials_are_refusals_in_one_line(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(LakeRefused, match="credentials"):
         Lake(bucket.name, endpoint=bucket.endpoint).check()
+
+
+def test_an_object_is_fetched_to_a_file_and_proven_by_its_checksum(lake: Lake, tmp_path: Path) -> None:
+    for size in (0, 10, SMALL_BYTES + 3):
+        data = os.urandom(size)
+        key = f"sealed/t/event_date=2026-01-01/{size}.parquet"
+        put = lake.put(key, memoryview(data), digest(data))
+        lake.fetch(put.url, tmp_path / "fetched", size, digest(data))
+        assert (tmp_path / "fetched").read_bytes() == data
+        assert lake._small.get("lake/" + key) == data, "by the short way"
+        with pytest.raises(LakeDamaged, match="not those that were committed"):
+            lake.fetch(put.url, tmp_path / "fetched", size, digest(b"other"))
+
+
+def test_what_the_short_way_does_not_get_is_got_or_explained_by_boto3(
+    lake: Lake, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = lake.put("a", memoryview(b"data"), digest(b"data"))
+    with pytest.raises(LakeMissing):
+        lake.fetch(f"s3://{bucket.name}/nothing", tmp_path / "fetched", 4, digest(b"data"))
+    monkeypatch.setattr(lake, "_small", SimpleNamespace(get=lambda key: None))
+    lake.fetch(put.url, tmp_path / "fetched", 4, digest(b"data"))
+    assert (tmp_path / "fetched").read_bytes() == b"data"
+    away = Lake(bucket.name, endpoint="http://127.0.0.1:1")
+    with pytest.raises(LakeUnavailable):
+        away.fetch(put.url, tmp_path / "fetched", 4, digest(b"data"))

@@ -35,7 +35,9 @@ class Lake:
         number = len(self.files) + self.sequence * 10_000
         total = sum(rows.values())
         periods = tuple((day * DAY, (day + 1) * DAY, count) for day, count in sorted(rows.items()))
-        self.files[number] = LiveFile(number, f"{number}", self.sequence, total, total, sealed, periods, 1)
+        self.files[number] = LiveFile(
+            number, f"{number}", self.sequence, total, total, "", sealed, periods, 1
+        )
 
     def append(self, now: int) -> None:
         day = now // DAY

@@ -16,7 +16,7 @@ def file(
     number: int, *days: int, sealed: bool = False, rows: int = 100, size: int = 10, sequence: int = 1
 ) -> LiveFile:
     share = tuple((day * DAY, (day + 1) * DAY, rows // len(days)) for day in days)
-    return LiveFile(number, f"s3://b/{number}", sequence, rows, size, sealed, share, 1)
+    return LiveFile(number, f"s3://b/{number}", sequence, rows, size, "", sealed, share, 1)
 
 
 def period(day: int, state: State, reopened_us: int | None = None) -> PeriodState:

@@ -16,6 +16,7 @@ import pytest
 from ingest.catalog import Answer, Catalog
 from ingest.parties import catalog_of
 from ingest.schema import TopicSchema
+from ingest.upkeep import run
 from ingest.upkeep.claims import Claims
 from ingest.upkeep.plan import LiveFile, Work
 from ingest.upkeep.seal import Sealer
@@ -132,3 +133,28 @@ def test_a_topic_is_one_process_s_until_it_gives_it_back_or_dies(lake: SmallLake
         return seen
 
     assert asyncio.run(run()) == [True, False, True, False, True, False, True]
+
+
+def test_a_damaged_object_is_told_and_its_topic_rests(
+    lake: SmallLake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(run, "MOST_FRESH", 2)
+    for number in range(3):
+        append(lake, 0, [f"{number}"])
+    damaged = lake.files()[1]
+    good = lake.read(damaged)
+    lake.overwrite(damaged, good[:-9] + b"x" + good[-8:])
+
+    async def sealed() -> int:
+        catalog = catalog_of(lake.settings)
+        try:
+            return await run.Upkeep(lake.settings, lake.lake, catalog, run.Pace()).seal_all(lake.topic)
+        finally:
+            await catalog.close()
+
+    assert asyncio.run(sealed()) == 0
+    assert f"{damaged['url']}: its bytes are not those that were committed" in caplog.text
+    assert f"`tukang verify {lake.topic}` says" in caplog.text
+    lake.overwrite(damaged, good)
+    assert asyncio.run(sealed()) == 1
+    assert ids_in(lake) == ["0", "1", "2"]
