@@ -24,14 +24,15 @@ FOOTER_KEY = b"tukang"
 MAX_PERIODS = 100  # a file entry with more lists ranges of them
 ROW_GROUP_ROWS = 131_072
 # A reader asks the store for each column of each group, and waits for the answer.
-SEALED_GROUP_ROWS = 524_288
+SEALED_GROUP_ROWS = 1_048_576
 COMPRESSION_LEVEL = 1  # of zstd: level 3 costs half as much again for 3 % fewer bytes
 
 PERIOD_US = {"hour": 3_600_000_000, "day": 86_400_000_000}
 
 SAMPLE_ROWS = 4_096
 SEALED_SAMPLE_ROWS = 65_536  # once for a file that is large and stays
-REPEATS = 0.5  # of a sample: a column with fewer different values gets a dictionary
+REPEATS = 0.5  # of the values: a column with fewer different ones gets a dictionary
+UNIQUE = 0.98  # of a sample: more are different in all rows, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,16 +151,26 @@ def encodings(table: pa.Table, sample_rows: int) -> dict[str, Any]:
     dictionary: list[str] = []
     delta: dict[str, str] = {}
     for field in table.schema:
-        for path, leaf in _leaves(field.name, field.type, sample.column(field.name).combine_chunks()):
-            if _repeats(leaf):
+        for path, leaf in _leaves_of(sample, field):
+            different = _different(leaf)
+            if pa.types.is_int64(leaf.type) or pa.types.is_timestamp(leaf.type):
+                if different > REPEATS:
+                    delta[path] = "DELTA_BINARY_PACKED"
+                    continue
+            elif REPEATS < different < UNIQUE:  # what repeats seldom in a sample may repeat often
+                different = _different(dict(_leaves_of(table, field))[path])
+            if different <= REPEATS:
                 dictionary.append(path)
-            elif pa.types.is_int64(leaf.type) or pa.types.is_timestamp(leaf.type):
-                delta[path] = "DELTA_BINARY_PACKED"
     return {"use_dictionary": dictionary or False, "column_encoding": delta or None}
 
 
+def _leaves_of(table: pa.Table, field: pa.Field) -> Iterator[tuple[str, pa.Array]]:
+    """The leaf columns of a column, by the paths that Parquet gives them."""
+    yield from _leaves(field.name, field.type, table.column(field.name).combine_chunks())
+
+
 def _leaves(path: str, kind: pa.DataType, values: pa.Array) -> Iterator[tuple[str, pa.Array]]:
-    """The leaf columns below a field, by the paths that Parquet gives them."""
+    """The leaf columns below a field."""
     if pa.types.is_struct(kind):
         for number, child in enumerate(kind):
             yield from _leaves(f"{path}.{child.name}", child.type, values.field(number))
@@ -169,8 +180,8 @@ def _leaves(path: str, kind: pa.DataType, values: pa.Array) -> Iterator[tuple[st
         yield path, values
 
 
-def _repeats(values: pa.Array) -> bool:
-    """Whether few of a sample's values are different."""
+def _different(values: pa.Array) -> float:
+    """The share of different values; 1 where no dictionary is wanted."""
     if len(values) == 0 or pa.types.is_null(values.type) or pa.types.is_boolean(values.type):
-        return False
-    return bool(len(pc.unique(values)) <= REPEATS * len(values))
+        return 1.0
+    return len(pc.unique(values)) / len(values)

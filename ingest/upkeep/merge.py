@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from ingest.position import time_to_text
 from ingest.upkeep.deletes import DELETES_SCHEMA
-from ingest.upkeep.rolling import BATCH_ROWS, Merged, rolled, with_sequence
+from ingest.upkeep.rolling import BATCH_ROWS, GROUP_BYTES, Merged, rolled, with_sequence
 
 LEAST_BYTES = 64 << 20  # below that DuckDB reads no wide file
 THREAD_BYTES = 64 << 20  # of memory, for each thread
@@ -34,6 +34,7 @@ SPILLED = 8  # times the memory: what is left to DuckDB's spill when it groups i
 ID_BYTES = 128  # of an id while they are grouped
 COPY_BYTES = 512  # of a row with an id that others have, while they are ranked
 SORTED_SHARE = 3  # one part of the memory is the rows that are sorted, the others are what sorting takes
+GROUP_SHARE = 4  # a row group takes at most this part as much again, beside DuckDB
 CELL_BYTES = 16  # that DuckDB wants for a value beside what Arrow does
 SPANS = 1440  # of a period: rows are counted by these, to divide them
 
@@ -150,7 +151,10 @@ class Merge:
         file of the rest. `order_by`: columns to sort by instead of the event time.
         """
         batches = self._sorted(period_us, sealed_periods, order_by)
-        yield from rolled(batches, self.folder / name, self.schema, footer, period_us, file_bytes)
+        group_bytes = min(GROUP_BYTES, self.memory // GROUP_SHARE)
+        yield from rolled(
+            batches, self.folder / name, self.schema, footer, period_us, file_bytes, group_bytes
+        )
 
     def _sorted(
         self, period_us: int, sealed_periods: Sequence[int], order_by: Sequence[str]

@@ -28,7 +28,7 @@ from ingest.encode import (
 )
 
 BATCH_ROWS = 8_192  # that are in memory at once, before they are a row group
-ROW_GROUP_BYTES = 64 << 20  # in memory: one of wide rows has fewer
+GROUP_BYTES = 128 << 20  # of a row group in memory, at most: one of wide rows has fewer
 
 SEQUENCE = pa.field("_sequence", pa.int64())
 
@@ -61,6 +61,7 @@ def rolled(
     footer: Mapping[str, Any],
     period_us: int,
     file_bytes: int,
+    group_bytes: int,
 ) -> Iterator[Merged]:
     """Writes batches, each with whether it is of sealed periods: those first, a period after the other, then the rest.
 
@@ -75,7 +76,9 @@ def rolled(
                 yield writing.close()
                 writing = None
             if writing is None:
-                writing = _File(stem.with_name(f"{stem.name}-{number}.parquet"), period, schema, footer)
+                writing = _File(
+                    stem.with_name(f"{stem.name}-{number}.parquet"), period, schema, footer, group_bytes
+                )
                 number += 1
             writing.add(part, period_us)
     if writing is not None:
@@ -94,9 +97,15 @@ class _File:
     """One Parquet file while it is written."""
 
     def __init__(
-        self, path: Path, period_us: int | None, schema: pa.Schema, footer: Mapping[str, Any]
+        self,
+        path: Path,
+        period_us: int | None,
+        schema: pa.Schema,
+        footer: Mapping[str, Any],
+        group_bytes: int,
     ) -> None:
         self.merged = Merged(path, period_us)
+        self._group_bytes = group_bytes
         self._schema = schema.with_metadata(
             {FOOTER_KEY: json.dumps(dict(footer), separators=(",", ":")).encode()}
         )
@@ -113,7 +122,7 @@ class _File:
     def add(self, rows: pa.Table, period_us: int) -> None:
         """Appends rows; they are written by whole row groups."""
         rows = rows.select(self._schema.names).cast(self._schema)
-        if self._held_rows + rows.num_rows > SEALED_GROUP_ROWS or self._held_bytes > ROW_GROUP_BYTES:
+        if self._held_rows + rows.num_rows > SEALED_GROUP_ROWS or self._held_bytes > self._group_bytes:
             self._write()
         self._held.append(rows)
         self._held_rows += rows.num_rows
