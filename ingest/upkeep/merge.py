@@ -30,6 +30,7 @@ from ingest.upkeep.rolling import BATCH_ROWS, GROUP_BYTES, Merged, rolled, with_
 
 LEAST_BYTES = 64 << 20  # below that DuckDB reads no wide file
 THREAD_BYTES = 64 << 20  # of memory, for each thread
+FOOTER_BYTES = 48 << 10  # that DuckDB holds of a file, and does not count
 SPILLED = 8  # times the memory: what is left to DuckDB's spill when it groups ids
 ID_BYTES = 128  # of an id while they are grouped
 COPY_BYTES = 512  # of a row with an id that others have, while they are ranked
@@ -60,7 +61,9 @@ class _Span:
 
 
 class Merge:
-    """One merge in a folder of its own. `memory` in bytes is DuckDB's; pyarrow adds a row group or two."""
+    """One merge in a folder of its own. `memory` in bytes is DuckDB's and of the footers; pyarrow adds a row group or
+    two.
+    """
 
     def __init__(
         self, folder: Path, sources: Sequence[Source], schema: pa.Schema, *, memory: int, threads: int
@@ -69,7 +72,7 @@ class Merge:
         self.folder = folder
         self.sources = list(sources)
         self.schema = with_sequence(schema)
-        self.memory = max(LEAST_BYTES, memory)
+        self.memory = max(LEAST_BYTES, memory - len(self.sources) * FOOTER_BYTES)
         self._duckdb = duckdb.connect(
             config={
                 "memory_limit": f"{self.memory // (1 << 20)}MiB",
@@ -227,6 +230,11 @@ class Merge:
     def close(self) -> None:
         """Lets go of DuckDB's memory and files."""
         self._duckdb.close()
+
+
+def most_files(memory: int) -> int:
+    """Of a merge in so much memory: their footers take half of it at most."""
+    return max(LEAST_BYTES, memory) // 2 // FOOTER_BYTES
 
 
 def _files(paths: Iterable[str]) -> str:

@@ -80,6 +80,8 @@ class SealRules:
     period_us: int
     grace_us: int
     most_bytes: int  # merged at once; one period is always taken whole
+    most_files: int  # merged at once: each takes memory; a period with more is made fewer first
+    full_bytes: int  # of a file that merging makes no fewer
     most_fresh: int  # small fresh files, before those of periods still open are merged too
     small_bytes: (
         int  # of a fresh file: a larger one waits for its period, else its rows are written once more
@@ -109,9 +111,13 @@ def plan(
             continue
         whole = _merges_whole(own, start, end)
         more = {file.id: file for file in own if not file.sealed or whole}
-        size = sum(file.bytes for file in {**merge, **more}.values())
-        if chosen and size > rules.most_bytes:
+        taken = {**merge, **more}
+        if chosen and (
+            sum(file.bytes for file in taken.values()) > rules.most_bytes or len(taken) > rules.most_files
+        ):
             break
+        if not chosen and len(more) > rules.most_files and (some := _some(more.values(), rules)):
+            return Work((), some, ())
         chosen.append(start)
         merge |= more
         beside |= {file.id: file for file in own if file.id not in more}
@@ -124,6 +130,21 @@ def plan(
         merge = {file.id: file for file in _alike(many, rules)}
     kept = tuple(file for file in beside.values() if file.id not in merge)
     return Work(tuple(chosen), tuple(merge.values()), kept)
+
+
+def _some(files: Iterable[LiveFile], rules: SealRules) -> tuple[LiveFile, ...]:
+    """Fresh files that merging makes fewer, as many as one merge takes, the smallest first; none: there are too few."""
+    fewer = sorted(
+        (file for file in files if not file.sealed and file.bytes < rules.full_bytes),
+        key=lambda each: each.bytes,
+    )
+    size, taken = 0, 0
+    for file in fewer[: rules.most_files]:
+        size += file.bytes
+        if taken > 2 and size > rules.most_bytes:
+            break
+        taken += 1
+    return tuple(fewer[:taken]) if taken > 1 else ()
 
 
 def _due(period: PeriodState, own: Sequence[LiveFile], rules: SealRules, now_us: int) -> bool:
@@ -162,7 +183,8 @@ def _alike(files: Sequence[LiveFile], rules: SealRules) -> list[LiveFile]:
     size = 0
     for file in sorted(chosen, key=lambda each: each.bytes):
         enough = len(taken) >= max(2, rules.most_fresh // 2)
-        if (enough and file.bytes * 2 > size) or (len(taken) >= 2 and size + file.bytes > rules.most_bytes):
+        full = len(taken) >= 2 and (size + file.bytes > rules.most_bytes or len(taken) == rules.most_files)
+        if full or (enough and file.bytes * 2 > size):
             break
         size += file.bytes
         taken.append(file)

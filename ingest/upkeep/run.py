@@ -27,6 +27,7 @@ from ingest.upkeep.catalogue import Copy
 from ingest.upkeep.claims import CLAIM_S, Claims
 from ingest.upkeep.expire import Expirer, covers, portions
 from ingest.upkeep.live import live_document, write_live
+from ingest.upkeep.merge import most_files
 from ingest.upkeep.plan import LiveFile, PeriodState, SealRules, plan
 from ingest.upkeep.seal import Sealer
 from ingest.upkeep.sweep import CatalogueStrange, ClocksApart
@@ -39,7 +40,7 @@ SMALL_PART = 256  # of a file's size: 1 MB by default
 EXPIRE_S = 300.0  # the API looks at every live file for it
 REST_S = 300.0  # of a topic that cannot be sealed
 FOLD_S = 3600.0  # between two looks at what of a topic's history is to be folded
-MOST_FILES = 16  # times the size of a file: what one merge takes
+MOST_TIMES = 16  # the size of a file: what one merge takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,11 +212,13 @@ class Upkeep:
         period_us = PERIOD_US[values["period"]]
         file_bytes = size_bytes(values["file_bytes"])
         rules = SealRules(
-            period_us,
-            duration_us(values["grace"]),
-            file_bytes * MOST_FILES,
-            MOST_FRESH,
-            file_bytes // SMALL_PART,
+            period_us=period_us,
+            grace_us=duration_us(values["grace"]),
+            most_bytes=file_bytes * MOST_TIMES,
+            most_files=most_files(self.sealer.memory),
+            full_bytes=file_bytes // 2,
+            most_fresh=MOST_FRESH,
+            small_bytes=file_bytes // SMALL_PART,
         )
         periods = [
             PeriodState(start, each["state"], time_from_text(each.get("reopened_at")))

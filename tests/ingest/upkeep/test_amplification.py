@@ -16,7 +16,13 @@ LATE = 10  # a minute, of the day before: 1 %
 
 def rules(small_bytes: int) -> SealRules:
     return SealRules(
-        period_us=DAY, grace_us=15 * MINUTE, most_bytes=1 << 40, most_fresh=200, small_bytes=small_bytes
+        period_us=DAY,
+        grace_us=15 * MINUTE,
+        most_bytes=1 << 40,
+        most_files=5_000,
+        full_bytes=1 << 40,
+        most_fresh=200,
+        small_bytes=small_bytes,
     )
 
 

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from ingest.upkeep.plan import LiveFile, PeriodState, SealRules, State, Work, plan
 
 DAY = 86_400_000_000
-RULES = SealRules(period_us=DAY, grace_us=60, most_bytes=1000, most_fresh=5, small_bytes=50)
+RULES = SealRules(
+    period_us=DAY, grace_us=60, most_bytes=1000, most_files=30, full_bytes=500, most_fresh=5, small_bytes=50
+)
 
 
 def file(
@@ -75,6 +77,26 @@ def test_work_is_bounded_by_bytes_but_takes_one_period_whole() -> None:
     huge = planned([file(1, 0, size=5000), file(2, 0, size=5000)], [period(0, "complete")])
     assert huge is not None
     assert ids(huge.merge) == [1, 2]
+
+
+def test_a_period_of_more_files_than_memory_holds_is_made_fewer_first() -> None:
+    files = [file(number, 0, size=10) for number in range(100)]
+    merges = 0
+    while (work := planned(files, [period(0, "complete")])) and not work.periods:
+        merges += 1
+        assert 2 < len(work.merge) <= RULES.most_files
+        made = file(100 + merges, 0, size=sum(each.bytes for each in work.merge))
+        files = [made, *(each for each in files if each not in work.merge)]
+    assert work is not None
+    assert (merges, work.periods, len(work.merge)) == (3, (0,), 13)
+    late = [file(0, 0, sealed=True), *(file(number, 0) for number in range(1, 41))]
+    some = planned(late, [period(0, "reopened", 0)], 10**12)
+    assert some is not None
+    assert (some.periods, ids(some.merge)) == ((), list(range(1, 31))), "what is sealed stays sealed"
+    large = [file(number, 0, size=RULES.full_bytes) for number in range(40)]
+    work = planned(large, [period(0, "complete")])
+    assert work is not None
+    assert (work.periods, len(work.merge)) == ((0,), 40), "merging makes these no fewer"
 
 
 def test_many_fresh_files_of_a_slow_period_are_merged_before_it_is_complete() -> None:
