@@ -82,8 +82,8 @@ class Merge:
             }
         )
         self._duckdb.execute("SET TimeZone = 'UTC'")
-        # Each query asks for the footers of all files, which are thousands.
-        self._duckdb.execute("SET parquet_metadata_cache = true")
+        # Each query asks for the footers of all files, which are thousands; their data the system keeps already.
+        self._duckdb.execute("SET parquet_metadata_cache = true; SET enable_external_file_cache = false")
         self._duckdb.register("known", self._known())
         self._duckdb.execute(f"CREATE VIEW source AS FROM {_files(str(each.path) for each in self.sources)}")
         leaving = [str(each.path) for each in self.sources if each.drops]
