@@ -31,6 +31,7 @@ class LiveFile:
     bytes: int
     sha256: str
     sealed: bool
+    merged: bool  # by upkeep, of files of periods that were not sealed yet
     periods: tuple[tuple[int, int, int], ...]  # start, end, rows
     schema_version: int
 
@@ -51,6 +52,7 @@ class LiveFile:
             bytes=file["bytes"],
             sha256=file["sha256"],
             sealed=f"sealed/{topic}/" in file["url"],
+            merged=file["kind"] == "replace" and f"fresh/{topic}/" in file["url"],
             periods=tuple(periods),
             schema_version=file["schema_version"],
         )
@@ -124,7 +126,11 @@ def plan(
     if not chosen:
         fresh = [file for file in files if not file.sealed]
         small = [file for file in fresh if file.bytes < rules.small_bytes]
-        many = fresh if len(fresh) > rules.most_fresh * TOO_MANY else small
+        # Those that were merged once are merged again only where they are many themselves.
+        once, again = [[file for file in small if file.merged is merged] for merged in (False, True)]
+        many = max(once, again, key=len)
+        if len(fresh) > rules.most_fresh * TOO_MANY:
+            many = fresh
         if len(many) <= rules.most_fresh:
             return None
         merge = {file.id: file for file in _alike(many, rules)}

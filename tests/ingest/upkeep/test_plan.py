@@ -15,10 +15,16 @@ RULES = SealRules(
 
 
 def file(
-    number: int, *days: int, sealed: bool = False, rows: int = 100, size: int = 10, sequence: int = 1
+    number: int,
+    *days: int,
+    sealed: bool = False,
+    merged: bool = False,
+    rows: int = 100,
+    size: int = 10,
+    sequence: int = 1,
 ) -> LiveFile:
     share = tuple((day * DAY, (day + 1) * DAY, rows // len(days)) for day in days)
-    return LiveFile(number, f"s3://b/{number}", sequence, rows, size, "", sealed, share, 1)
+    return LiveFile(number, f"s3://b/{number}", sequence, rows, size, "", sealed, merged, share, 1)
 
 
 def period(day: int, state: State, reopened_us: int | None = None) -> PeriodState:
@@ -105,6 +111,17 @@ def test_many_fresh_files_of_a_slow_period_are_merged_before_it_is_complete() ->
     work = planned(files, [period(0, "open")])
     assert work is not None
     assert (work.periods, ids(work.merge)) == ((), [0, 1, 2, 3, 4, 5])
+
+
+def test_what_was_merged_is_merged_again_only_with_its_like() -> None:
+    files = [file(number, 0, merged=number < 3) for number in range(8)]
+    assert planned(files, [period(0, "open")]) is None, "three and five"
+    work = planned([*files, file(8, 0)], [period(0, "open")])
+    assert work is not None
+    assert ids(work.merge) == [3, 4, 5, 6, 7, 8]
+    work = planned([file(number, 0, merged=True) for number in range(6)], [period(0, "open")])
+    assert work is not None
+    assert ids(work.merge) == [0, 1, 2, 3, 4, 5]
 
 
 def test_fresh_files_of_some_size_wait_for_their_period_unless_they_are_too_many() -> None:
