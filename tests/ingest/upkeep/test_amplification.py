@@ -6,13 +6,15 @@ import pytest
 
 from bench.amplification import MINUTE, played
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("small", "every_us", "most_times", "most_fresh"),
     [
         (1 << 30, MINUTE, 3.0, 220),
         (500, MINUTE, 2.1, 1_600),
-        pytest.param(1 << 30, MINUTE // 6, 3.0, 300, marks=pytest.mark.slow),
+        (1 << 30, MINUTE // 6, 3.0, 300),
     ],
 )
 def test_a_row_is_written_less_than_three_times_although_one_in_a_hundred_is_late(

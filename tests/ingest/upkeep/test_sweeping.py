@@ -106,6 +106,7 @@ def test_a_sweep_that_is_killed_again_and_again_deletes_nothing_that_is_live(
     assert len(before) > len(data) + 20
 
 
+@pytest.mark.slow
 def test_a_bucket_that_keeps_versions_is_reported_and_looked_through(lake: SmallLake) -> None:
     lake.append((0, 3))
     file = lake.files()[0]
