@@ -87,7 +87,8 @@ class Merge:
         self._duckdb.register("known", self._known())
         self._duckdb.execute(f"CREATE VIEW source AS FROM {_files(str(each.path) for each in self.sources)}")
         leaving = [str(each.path) for each in self.sources if each.drops]
-        self._duckdb.execute(f"CREATE VIEW leaving AS FROM {_files(leaving)}")
+        rows = _files(leaving) if leaving else "source WHERE false"
+        self._duckdb.execute(f"CREATE VIEW leaving AS FROM {rows}")
 
     def _known(self) -> pa.Table:
         return pa.table(

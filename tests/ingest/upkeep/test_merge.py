@@ -119,6 +119,13 @@ def test_the_sealed_copy_stays_and_what_is_only_compared_never_leaves(tmp_path: 
     assert [offsets(file) for file in out] == [[4, 5]]
 
 
+def test_nothing_comes_of_files_that_are_only_compared(tmp_path: Path) -> None:
+    """A period that was reopened by a row which has left since is sealed again by looking at it."""
+    paths, _ = written(tmp_path, [[(5, "a"), (9, "b")], [(5, "a")]])
+    sources = [Source(path, 1, sealed=True, drops=False) for path in paths]
+    assert merged(tmp_path, sources, [0]) == ([], [])
+
+
 def test_rows_are_sorted_by_the_columns_that_the_operator_names(tmp_path: Path) -> None:
     paths, _ = written(tmp_path, [[(1, "b"), (2, "a"), (HOUR, "a")], [(3, "c"), (4, None)]])
     merge = Merge(
