@@ -91,12 +91,13 @@ class Merge:
         self._duckdb.execute(f"CREATE VIEW leaving AS FROM {rows}")
 
     def _known(self) -> pa.Table:
+        """What is known of each file, by names that no column of an event has (`names.column_name`)."""
         return pa.table(
             {
-                "filename": [str(source.path) for source in self.sources],
-                "sequence": pa.array([source.sequence for source in self.sources], pa.int64()),
-                "sealed": [source.sealed for source in self.sources],
-                "drops": [source.drops for source in self.sources],
+                "_file": [str(source.path) for source in self.sources],
+                "_file_sequence": pa.array([source.sequence for source in self.sources], pa.int64()),
+                "_file_sealed": [source.sealed for source in self.sources],
+                "_file_drops": [source.drops for source in self.sources],
             }
         )
 
@@ -120,14 +121,14 @@ class Merge:
         for portion in _portions(copies, COPY_BYTES, self.memory) if copies else ():
             self._duckdb.execute(
                 f"""INSERT INTO dropped SELECT _lake_partition, _offset, _event_time FROM (
-                        SELECT _lake_partition, _offset, _event_time, drops, row_number() OVER (
+                        SELECT _lake_partition, _offset, _event_time, _file_drops, row_number() OVER (
                             PARTITION BY _event_id
-                            ORDER BY drops, sealed DESC, _event_time, _lake_partition, _offset
+                            ORDER BY _file_drops, _file_sealed DESC, _event_time, _lake_partition, _offset
                         ) AS place
-                        FROM (SELECT hash(_event_id) AS id_hash, * FROM source
-                              WHERE _event_id IS NOT NULL AND {portion})
-                        SEMI JOIN twins USING (id_hash) JOIN known USING (filename)
-                    ) WHERE place > 1 AND drops"""
+                        FROM (SELECT _lake_partition, _offset, _event_id, _event_time, _file, hash(_event_id) AS id_hash
+                              FROM source WHERE _event_id IS NOT NULL AND {portion})
+                        SEMI JOIN twins USING (id_hash) JOIN known USING (_file)
+                    ) WHERE place > 1 AND _file_drops"""
             )
         self._duckdb.execute("DROP TABLE twins")
         return self._by_partition("dropped")
@@ -176,10 +177,11 @@ class Merge:
             if not span.sealed:
                 wanted = f"NOT coalesce({wanted}, false)"
             found = self._duckdb.execute(
-                f"""SELECT * EXCLUDE (filename, sequence) REPLACE (coalesce(_sequence, sequence) AS _sequence)
+                f"""SELECT * EXCLUDE (_file, _file_sequence)
+                           REPLACE (coalesce(_sequence, _file_sequence) AS _sequence)
                     FROM (SELECT NULL::BIGINT AS _sequence WHERE false
                           UNION ALL BY NAME FROM {_files(sorted(span.paths))} WHERE {inside} AND {wanted})
-                    JOIN (SELECT filename, sequence FROM known) USING (filename)
+                    JOIN (SELECT _file, _file_sequence FROM known) USING (_file)
                     ANTI JOIN (FROM dropped WHERE {inside}) USING (_lake_partition, _offset)
                     ORDER BY {order}"""
             )
@@ -189,7 +191,7 @@ class Merge:
     def _spans(self, period_us: int, sealed: Collection[int], counted_by: int) -> Iterator[_Span]:
         """Divides the rows into what memory holds while it is sorted."""
         counts = self._duckdb.execute(
-            f"""SELECT epoch_us(_event_time) // {counted_by} * {counted_by} AS start, filename, count(*)
+            f"""SELECT epoch_us(_event_time) // {counted_by} * {counted_by} AS start, _file, count(*)
                 FROM leaving GROUP BY ALL ORDER BY ALL"""
         ).fetchall()
         if not counts:
@@ -239,9 +241,9 @@ def most_files(memory: int) -> int:
 
 
 def _files(paths: Iterable[str]) -> str:
-    """The rows of some files, each with the name of its file."""
+    """The rows of some files, each with the path of its file as `_file`."""
     listed = "[" + ", ".join("'" + path.replace("'", "''") + "'" for path in paths) + "]"
-    return f"read_parquet({listed}, union_by_name = true, filename = true)"
+    return f"read_parquet({listed}, union_by_name = true, filename = '_file', hive_partitioning = false)"
 
 
 def _portions(ids: int, each: int, limit: int) -> list[str]:

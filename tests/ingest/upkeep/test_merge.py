@@ -126,6 +126,34 @@ def test_nothing_comes_of_files_that_are_only_compared(tmp_path: Path) -> None:
     assert merged(tmp_path, sources, [0]) == ([], [])
 
 
+def test_a_column_may_have_any_name(tmp_path: Path) -> None:
+    """Also those that the queries of a merge might use for themselves."""
+    folder = tmp_path / "of=a tenant"
+    folder.mkdir()
+    paths, _ = written(folder, [[(5, "a"), (9, "b")], [(7, "a"), (3, None)]])
+    names = "filename sequence sealed drops rows period place id_hash source known start of".split()
+    for path in paths:
+        rows = pq.read_table(path)
+        for name in names:
+            rows = rows.append_column(name, pa.array([f"{name} {at}" for at in rows["_offset"].to_pylist()]))
+        pq.write_table(rows, path)
+    merge = Merge(
+        folder,
+        [Source(path, 1 + number, sealed=False) for number, path in enumerate(paths)],
+        pq.read_schema(paths[0]),
+        memory=MEMORY,
+        threads=1,
+    )
+    assert merge.find_duplicates() == {0: 1}
+    [file] = merge.write("out", {}, period_us=HOUR, sealed_periods=[0], file_bytes=1 << 30)
+    merge.close()
+    found = pq.read_table(file.path)
+    assert found["_offset"].to_pylist() == [3, 0, 1]
+    assert found["_sequence"].to_pylist() == [2, 1, 1]
+    for name in names:
+        assert found[name].to_pylist() == [f"{name} {at}" for at in (3, 0, 1)]
+
+
 def test_rows_are_sorted_by_the_columns_that_the_operator_names(tmp_path: Path) -> None:
     paths, _ = written(tmp_path, [[(1, "b"), (2, "a"), (HOUR, "a")], [(3, "c"), (4, None)]])
     merge = Merge(
