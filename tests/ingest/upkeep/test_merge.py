@@ -131,7 +131,20 @@ def test_a_column_may_have_any_name(tmp_path: Path) -> None:
     folder = tmp_path / "of=a tenant"
     folder.mkdir()
     paths, _ = written(folder, [[(5, "a"), (9, "b")], [(7, "a"), (3, None)]])
-    names = "filename sequence sealed drops rows period place id_hash source known start of".split()
+    names = [
+        "filename",
+        "sequence",
+        "sealed",
+        "drops",
+        "rows",
+        "period",
+        "place",
+        "id_hash",
+        "source",
+        "known",
+        "start",
+        "of",
+    ]
     for path in paths:
         rows = pq.read_table(path)
         for name in names:
