@@ -206,22 +206,26 @@ def periods_of(topic: str) -> Response:
         next_page = None
         if start is not None and end is not None and start < end:
             start = start // period_us * period_us
-            page_end = min(end, start + limit * period_us)
+            few = "only" in asked
+            page_end = end if few else min(end, start + limit * period_us)
             rows = {
                 entry.start_us: entry
                 for entry in connection.execute(
-                    select(periods).where(
+                    select(periods)
+                    .where(
                         periods.c.topic_id == row.id,
                         periods.c.start_us >= start,
                         periods.c.start_us < page_end,
                     )
+                    .order_by(periods.c.start_us)
+                    .limit(limit + 1)
                 )
             }
-            while start < page_end:
-                found.append(_shown(rows.get(start), start, period_us, complete_us))
-                start += period_us
-            if start < end:
-                next_page = page_token(start=start + OFFSET_US, end=end + OFFSET_US)
+            starts = list(rows) if few else range(start, page_end, period_us)
+            found = [_shown(rows.get(each), each, period_us, complete_us) for each in starts[:limit]]
+            behind = starts[limit] if len(starts) > limit else page_end
+            if behind < end:
+                next_page = page_token(start=behind + OFFSET_US, end=end + OFFSET_US)
     marks = [reach.watermark_us for reach in reaches]
     watermark = min((mark for mark in marks if mark is not None), default=None) if None not in marks else None
     return answer(

@@ -135,9 +135,11 @@ class Catalog:
         return self._sound(await self._patiently("GET", f"/topics/{name}"))
 
     async def periods(self, topic: str) -> list[Answer]:
-        """All periods from the first with rows to the last."""
+        """All periods that have rows, or had."""
         return [
-            period async for page in self._pages(f"/topics/{topic}/periods", {}) for period in page["periods"]
+            period
+            async for page in self._pages(f"/topics/{topic}/periods", {"only": "rows"})
+            for period in page["periods"]
         ]
 
     async def files(self, topic: str, sequence: int, lowest: str | None) -> list[Answer]:

@@ -10,6 +10,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -142,7 +143,10 @@ class Lake:
             bucket,
             endpoint=self._client.meta.endpoint_url,
             region=self._client.meta.region_name,
-            credentials=Boto3CredentialProvider(session) if session.get_credentials() else None,
+            # Asked anew so often: what boto3 renews is good for ten minutes at least.
+            credentials=Boto3CredentialProvider(session, ttl=timedelta(minutes=5))
+            if session.get_credentials()
+            else None,
         )
 
     def close(self) -> None:

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ingest.position import time_to_text
+from ingest.times import LATEST
 from ingest.upkeep.deletes import DELETES_SCHEMA
 from ingest.upkeep.rolling import BATCH_ROWS, GROUP_BYTES, Merged, rolled, with_sequence
 
@@ -165,7 +166,7 @@ class Merge:
         self, period_us: int, sealed_periods: Sequence[int], order_by: Sequence[str]
     ) -> Iterator[tuple[bool, pa.RecordBatch]]:
         """The rows that stay, each batch with whether its periods are sealed: those come first, one after the other."""
-        period = f"epoch_us(_event_time) // {period_us} * {period_us}"
+        period = _floored(period_us)
         times = ["_event_time", "_lake_partition", "_offset"]
         order = ", ".join([period, *map(_quoted, order_by), *times] if order_by else times)
         starts = ", ".join(map(str, sealed_periods)) or "NULL"
@@ -191,7 +192,7 @@ class Merge:
     def _spans(self, period_us: int, sealed: Collection[int], counted_by: int) -> Iterator[_Span]:
         """Divides the rows into what memory holds while it is sorted."""
         counts = self._duckdb.execute(
-            f"""SELECT epoch_us(_event_time) // {counted_by} * {counted_by} AS start, _file, count(*)
+            f"""SELECT {_floored(counted_by)} AS start, _file, count(*)
                 FROM leaving GROUP BY ALL ORDER BY ALL"""
         ).fetchall()
         if not counts:
@@ -252,8 +253,13 @@ def _portions(ids: int, each: int, limit: int) -> list[str]:
     return [f"hash(_event_id) % {count} = {number}" for number in range(count)] if count > 1 else ["true"]
 
 
+def _floored(us: int) -> str:
+    """The start of the `us` in which an event's time is; DuckDB's own division has the times before 1970 wrong."""
+    return f"(epoch_us(_event_time) - (epoch_us(_event_time) % {us} + {us}) % {us})"
+
+
 def _time(us: int) -> str:
-    return f"TIMESTAMPTZ '{time_to_text(us)}'"
+    return f"TIMESTAMPTZ '{time_to_text(us) if us <= LATEST else 'infinity'}'"
 
 
 def _quoted(name: str) -> str:

@@ -262,6 +262,24 @@ def test_periods_are_listed_empty_ones_too_in_pages(world: World) -> None:
     ]
 
 
+def test_periods_with_rows_are_listed_alone_when_millions_lie_between_them(world: World) -> None:
+    maker = world.maker()
+    body = maker.append()
+    body["files"][0] |= {"lowest": "0001-01-01T00:00:00Z", "highest": "9999-12-31T23:59:59.999999Z"}
+    starts = ["0001-01-01T00:00:00Z", "2026-01-01T00:00:00Z", "9999-12-31T00:00:00Z"]
+    body["files"][0]["periods"] = [{"start": start, "rows": 4 if start < "1" else 3} for start in starts]
+    maker.send(body)
+    first = world.get("/topics/orders/periods", limit=2, only="rows")
+    assert [(period["start"], period["rows"]) for period in first["periods"]] == [
+        (starts[0], 4),
+        (starts[1], 3),
+    ]
+    second = world.get("/topics/orders/periods", limit=2, only="rows", page=first["next_page"])
+    assert [(period["start"], period["rows"]) for period in second["periods"]] == [(starts[2], 3)]
+    assert second["next_page"] is None
+    assert len(world.get("/topics/orders/periods", limit=1000)["periods"]) == 1000
+
+
 def test_a_worker_that_reads_a_closed_lake_partition_is_told(world: World) -> None:
     maker = world.maker()
     maker.send(maker.append(maker.line(0, 10)))

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ingest.schema import TopicSchema
+from ingest.times import EARLIEST, LATEST
 from ingest.upkeep.merge import Merge, Source
 from ingest.upkeep.rolling import Merged
 from ingest.upkeep.seal import conformed
@@ -70,13 +71,13 @@ def offsets(file: Merged) -> list[int]:
 
 
 rows = st.lists(
-    st.tuples(st.integers(0, 3 * HOUR - 1), st.one_of(st.none(), st.sampled_from("abcdef"))),
+    st.tuples(st.integers(-HOUR, 2 * HOUR - 1), st.one_of(st.none(), st.sampled_from("abcdef"))),
     min_size=1,
     max_size=12,
 )
 
 
-@given(st.lists(rows, min_size=1, max_size=4), st.sets(st.sampled_from([0, HOUR, 2 * HOUR])))
+@given(st.lists(rows, min_size=1, max_size=4), st.sets(st.sampled_from([-HOUR, 0, HOUR])))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_row_is_kept_once_and_only_twins_leave(
     tmp_path_factory: pytest.TempPathFactory, files: list[list[Row]], sealed: set[int]
@@ -124,6 +125,18 @@ def test_nothing_comes_of_files_that_are_only_compared(tmp_path: Path) -> None:
     paths, _ = written(tmp_path, [[(5, "a"), (9, "b")], [(5, "a")]])
     sources = [Source(path, 1, sealed=True, drops=False) for path in paths]
     assert merged(tmp_path, sources, [0]) == ([], [])
+
+
+@pytest.mark.parametrize("time", [EARLIEST, -HOUR - 1, -HOUR, -1, 0, LATEST])
+def test_an_event_may_have_any_time(tmp_path: Path, time: int) -> None:
+    paths, _ = written(tmp_path, [[(5 * HOUR, "a")], [(time, "b")]])
+    sources = [Source(path, 1, sealed=False) for path in paths]
+    period = time // HOUR * HOUR
+    _, out = merged(tmp_path, sources, [period])
+    assert [(file.period_us, file.periods) for file in out] == [
+        (period, {period: 1}),
+        (None, {5 * HOUR: 1}),
+    ]
 
 
 def test_a_column_may_have_any_name(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from ingest.catalog import Answer, Catalog
 from ingest.parties import catalog_of
 from ingest.schema import TopicSchema
+from ingest.times import EARLIEST, LATEST
 from ingest.upkeep import run
 from ingest.upkeep.claims import Claims
 from ingest.upkeep.plan import LiveFile, Work
@@ -158,3 +159,25 @@ def test_a_damaged_object_is_told_and_its_topic_rests(
     lake.overwrite(damaged, good)
     assert asyncio.run(sealed()) == 1
     assert ids_in(lake) == ["0", "1", "2"]
+
+
+def test_events_of_the_first_year_and_of_the_last_are_tended_like_all_others(
+    lake: SmallLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What some programs write for "no date"; millions of periods lie between them."""
+    monkeypatch.setattr(run, "MOST_FRESH", 2)
+    times = [EARLIEST, -DAY_US - 1, -1, LATEST]
+    for time_us in times:
+        line = lake.next_line(0, 1)
+        lake.publish([line], table(0, range(line.from_offset, line.to_offset), [time_us], [f"{time_us}"]))
+
+    async def tended() -> int:
+        catalog = catalog_of(lake.settings)
+        try:
+            return await run.Upkeep(lake.settings, lake.lake, catalog, run.Pace()).tend(lake.topic)
+        finally:
+            await catalog.close()
+
+    assert asyncio.run(tended()) > 0
+    assert len(lake.files()) < len(times)
+    assert ids_in(lake) == sorted(f"{time_us}" for time_us in times)
