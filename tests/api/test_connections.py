@@ -23,13 +23,13 @@ BEGINNINGS = {
     "half a body": b"POST /v1/topics HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     b"Content-Length: 100\r\n\r\n{",
 }
-HURRY = "import api.connections\napi.connections.HEAD_SECONDS, api.connections.REQUEST_SECONDS = 1.0, 2.0\n"
+HURRY = "import api.connections\napi.connections.HEAD_SECONDS, api.connections.REQUEST_SECONDS = 2.0, 5.0\n"
 
 
 def test_clients_that_do_not_end_what_they_begin_keep_nobody(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A server whose patience is a second, and two for a whole request."""
+    """A server whose patience is two seconds, and five for a whole request."""
     monkeypatch.setattr(test_server, "PROGRAM", HURRY + test_server.PROGRAM)
     environment = {
         "TUKANG_DATABASE": f"sqlite:///{tmp_path / 'x.db'}",
