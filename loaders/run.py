@@ -98,7 +98,7 @@ class Run:
         """A query for the rows to insert from a group of files, with `_sequence` whether the files have it or not."""
         own = "_sequence" in dict(group.shape.fields)
         sequence = 'coalesce(r."_sequence", f.sequence)' if own else "f.sequence"
-        left_out = '"_tukang_file", "_sequence"' if own else '"_tukang_file"'
+        left_out = '"_file", "_sequence"' if own else '"_file"'
         where = ["true"]
         if self.deletes:
             where.append(
@@ -109,7 +109,7 @@ class Run:
             where.append(f'(r."_sequence" IS NULL OR r."_sequence" > {int(self._change.above)})')
         return (
             f'SELECT r.* EXCLUDE ({left_out}), CAST({sequence} AS BIGINT) AS "_sequence" '
-            f'FROM {_parquet(group.paths)} AS r JOIN {FILES} AS f ON f.path = r."_tukang_file" '
+            f'FROM {_parquet(group.paths)} AS r JOIN {FILES} AS f ON f.path = r."_file" '
             f"WHERE {' AND '.join(where)}"
         )
 
@@ -131,7 +131,7 @@ class Run:
             columns = 'r."_lake_partition" AS lake_partition, r."_offset" AS "offset", f.sequence AS sequence'
             self._connection.execute(
                 f"INSERT INTO {GONE} SELECT {columns} FROM {_parquet(paths[start : start + 500])} AS r "
-                f'JOIN {FILES} AS f ON f.path = r."_tukang_file"'
+                f'JOIN {FILES} AS f ON f.path = r."_file"'
             )
         self._connection.execute(
             f'CREATE OR REPLACE TEMP TABLE {GONE} AS SELECT lake_partition, "offset", max(sequence) AS sequence '
@@ -143,7 +143,7 @@ class Run:
     def _grouped(self, paths: list[str]) -> list[Group]:
         found: dict[Struct, list[str]] = {}
         for path in paths:
-            relation = self._connection.sql(f'SELECT * EXCLUDE ("_tukang_file") FROM {_parquet([path])}')
+            relation = self._connection.sql(f'SELECT * EXCLUDE ("_file") FROM {_parquet([path])}')
             fields = zip(relation.columns, map(read_type, relation.types), strict=True)
             found.setdefault(Struct(tuple(fields)), []).append(path)
         return [
@@ -162,7 +162,7 @@ def _joined(a: Struct, b: Struct) -> Struct:
 def _parquet(paths: tuple[str, ...] | list[str]) -> str:
     """The files as a table, with the path of each row's file; no column is read from a folder's name."""
     listed = ", ".join(map(literal, paths))
-    return f"read_parquet([{listed}], filename = '_tukang_file', hive_partitioning = false)"
+    return f"read_parquet([{listed}], filename = '_file', hive_partitioning = false)"
 
 
 def columns_of(relation: duckdb.DuckDBPyRelation) -> Struct:

@@ -187,5 +187,5 @@ def in_lake(folder: Path, topics: Iterable[str]) -> pa.Table:
     tables = []
     for topic in topics:
         with duckdb.connect(str(folder / f"{topic}.duckdb"), read_only=True) as db:
-            tables.append(db.execute("SELECT n FROM rows").fetch_arrow_table())
+            tables.append(db.execute("SELECT n FROM rows").to_arrow_table())
     return pa.concat_tables(tables)

@@ -53,6 +53,7 @@ class Postgres:
     environment: Mapping[str, str]
     part: Part | None = None
     fsync: str = "off"
+    autovacuum: str = "on"
 
     def prepare(self) -> None:
         """Makes the folder of data."""
@@ -75,7 +76,7 @@ class Postgres:
             _as_postgres(
                 [str(self.programs / "postgres"), "-D", str(self.folder / "data"), "-p", str(self.port),
                  "-c", f"listen_addresses={LOOPBACK}", "-c", f"unix_socket_directories={self.folder}",
-                 "-c", f"fsync={self.fsync}", "-c", "max_connections=200"]
+                 "-c", f"fsync={self.fsync}", "-c", f"autovacuum={self.autovacuum}", "-c", "max_connections=200"]
             ),
             folder=self.folder,
             ready=self._answers,
@@ -134,7 +135,8 @@ def _server() -> Iterator[Postgres]:
     # Not pytest's folder: that one only root may enter.
     folder = Path(tempfile.mkdtemp(prefix="tukang-postgres-"))
     with Ward(remove=folder) as ward:
-        server = Postgres(folder, programs, free_ports(1)[0], ward.environment)
+        # Statistics of what one test left would choose the plans of the next.
+        server = Postgres(folder, programs, free_ports(1)[0], ward.environment, autovacuum="off")
         server.prepare()
         server.start()
         yield server
