@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.lake_data import COLUMNS, events
-from ingest.encode import COMPRESSION_LEVEL, SEALED_GROUP_ROWS, SEALED_SAMPLE_ROWS, bloom_filter, encodings
+from ingest.encode import SEALED_GROUP_ROWS, options
 from ingest.schema import TopicSchema
 
 ROUNDS = 3
@@ -38,13 +38,12 @@ def day(rows: int) -> pa.Table:
 
 def ways(table: pa.Table) -> dict[str, dict[str, Any]]:
     """What the writer is told, by name; the first is what upkeep does."""
-    chosen = {"compression": "zstd", "compression_level": COMPRESSION_LEVEL} | encodings(
-        table, SEALED_SAMPLE_ROWS
-    )
+    sealed = options(table, sealed=True)
+    chosen = sealed | {"bloom_filter_options": None}
     delta = dict(chosen["column_encoding"] or {})
     without = [name for name in chosen["use_dictionary"] or [] if name != "customer"]
     return {
-        "as sealed files are": chosen | {"bloom_filter_options": bloom_filter(table)},
+        "as sealed files are": sealed,
         "without the bloom filter": chosen,
         "a dictionary for every column": {"compression": "zstd", "compression_level": 1},
         "plain": {"compression": "zstd", "compression_level": 1, "use_dictionary": False},
@@ -84,7 +83,9 @@ def main() -> None:
             path = Path(folder) / "file.parquet"
 
             def write(path: Path = path, told: dict[str, Any] = told) -> None:
-                pq.write_table(table, path, row_group_size=SEALED_GROUP_ROWS, write_page_index=True, **told)
+                pq.write_table(
+                    table, path, row_group_size=SEALED_GROUP_ROWS, **{"write_page_index": True} | told
+                )
 
             def find(identity: str, path: Path = path) -> None:
                 connection.execute(f"SELECT * FROM '{path}' WHERE _event_id = '{identity}'").fetchall()

@@ -88,12 +88,7 @@ def encode(
         named,
         sink,
         row_group_size=SEALED_GROUP_ROWS if sealed else ROW_GROUP_ROWS,
-        compression="zstd",
-        compression_level=COMPRESSION_LEVEL,
-        write_statistics=True,
-        write_page_index=True,
-        bloom_filter_options=bloom_filter(table) if sealed else None,
-        **encodings(table, SEALED_SAMPLE_ROWS if sealed else SAMPLE_ROWS),
+        **options(table, sealed=sealed),
     )
     data = memoryview(sink.getvalue())
     times = table.column("_timestamp" if what == "dead_letters" else "_event_time")
@@ -130,6 +125,18 @@ def periods(times: pa.ChunkedArray, period_us: int) -> list[dict[str, Any]]:
             np.array_split(starts, MAX_PERIODS), np.array_split(rows, MAX_PERIODS), strict=True
         )
     ]
+
+
+def options(rows: pa.Table, *, sealed: bool) -> dict[str, Any]:
+    """What pyarrow's writer is told of a file that begins with these rows."""
+    return {
+        "compression": "zstd",
+        "compression_level": COMPRESSION_LEVEL,
+        "write_statistics": True,
+        "write_page_index": True,
+        "bloom_filter_options": bloom_filter(rows) if sealed else None,
+        **encodings(rows, SEALED_SAMPLE_ROWS if sealed else SAMPLE_ROWS),
+    }
 
 
 def bloom_filter(rows: pa.Table) -> dict[str, dict[str, int]] | None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -125,8 +126,8 @@ class Lake:
             self._encryption["ServerSideEncryption"] = sse
         if kms_key:
             self._encryption["SSEKMSKeyId"] = kms_key
-        session = boto3.session.Session()
-        self._client: S3Client = session.client(
+        self._session = boto3.session.Session()
+        self._client: S3Client = self._session.client(
             "s3",
             endpoint_url=endpoint,
             config=Config(
@@ -138,15 +139,6 @@ class Lake:
                 max_pool_connections=connections,
                 request_checksum_calculation="when_required",
             ),
-        )
-        self._small = SmallObjects(
-            bucket,
-            endpoint=self._client.meta.endpoint_url,
-            region=self._client.meta.region_name,
-            # Asked anew so often: what boto3 renews is good for ten minutes at least.
-            credentials=Boto3CredentialProvider(session, ttl=timedelta(minutes=5))
-            if session.get_credentials()
-            else None,
         )
 
     def close(self) -> None:
@@ -324,6 +316,18 @@ class Lake:
 
         if self._call(f"get {url}", act) != sha256:
             raise LakeDamaged(f"{url}: its bytes are not those that were committed (SHA-256)")
+
+    @cached_property
+    def _small(self) -> SmallObjects:
+        return SmallObjects(
+            self.bucket,
+            endpoint=self._client.meta.endpoint_url,
+            region=self._client.meta.region_name,
+            # Asked anew so often: what boto3 renews is good for ten minutes at least.
+            credentials=Boto3CredentialProvider(self._session, ttl=timedelta(minutes=5))
+            if self._session.get_credentials()
+            else None,
+        )
 
     def get_version(self, url: str, version: str | None) -> bytes:
         """The bytes of an object, or of one version of it."""

@@ -7,6 +7,7 @@ the big ones and leaves them where they are, until additions pass a tenth.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -140,17 +141,8 @@ def plan(
 
 def _some(files: Iterable[LiveFile], rules: SealRules) -> tuple[LiveFile, ...]:
     """Fresh files that merging makes fewer, as many as one merge takes, the smallest first; none: there are too few."""
-    fewer = sorted(
-        (file for file in files if not file.sealed and file.bytes < rules.full_bytes),
-        key=lambda each: each.bytes,
-    )
-    size, taken = 0, 0
-    for file in fewer[: rules.most_files]:
-        size += file.bytes
-        if taken > 2 and size > rules.most_bytes:
-            break
-        taken += 1
-    return tuple(fewer[:taken]) if taken > 1 else ()
+    taken = _smallest([file for file in files if not file.sealed and file.bytes < rules.full_bytes], rules)
+    return tuple(taken) if len(taken) > 1 else ()
 
 
 def _due(period: PeriodState, own: Sequence[LiveFile], rules: SealRules, now_us: int) -> bool:
@@ -185,12 +177,16 @@ def _alike(files: Sequence[LiveFile], rules: SealRules) -> list[LiveFile]:
         groups.setdefault(tuple(start for start, _, _ in file.periods), []).append(file)
     most = max(groups.values(), key=len)
     chosen = most if len(most) > rules.most_fresh // 2 else files
+    return _smallest(chosen, rules, enough=max(2, rules.most_fresh // 2))
+
+
+def _smallest(files: Iterable[LiveFile], rules: SealRules, *, enough: float = math.inf) -> list[LiveFile]:
+    """As many as one merge takes, the smallest first; after `enough`, none that is half as large as all before it."""
     taken: list[LiveFile] = []
     size = 0
-    for file in sorted(chosen, key=lambda each: each.bytes):
-        enough = len(taken) >= max(2, rules.most_fresh // 2)
+    for file in sorted(files, key=lambda each: each.bytes):
         full = len(taken) >= 2 and (size + file.bytes > rules.most_bytes or len(taken) == rules.most_files)
-        if full or (enough and file.bytes * 2 > size):
+        if full or (len(taken) >= enough and file.bytes * 2 > size):
             break
         size += file.bytes
         taken.append(file)

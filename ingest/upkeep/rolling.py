@@ -18,14 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ingest.encode import (
-    COMPRESSION_LEVEL,
-    FOOTER_KEY,
-    SEALED_GROUP_ROWS,
-    SEALED_SAMPLE_ROWS,
-    bloom_filter,
-    encodings,
-)
+from ingest.encode import FOOTER_KEY, SEALED_GROUP_ROWS, options
 
 BATCH_ROWS = 8_192  # that are in memory at once, before they are a row group
 GROUP_BYTES = 128 << 20  # of a row group in memory, at most: one of wide rows has fewer
@@ -145,16 +138,7 @@ class _File:
         rows, self._held = pa.concat_tables(self._held), []
         self._held_rows = self._held_bytes = 0
         if self._writer is None:
-            self._writer = pq.ParquetWriter(
-                self._sink,
-                self._schema,
-                compression="zstd",
-                compression_level=COMPRESSION_LEVEL,
-                write_statistics=True,
-                write_page_index=True,
-                bloom_filter_options=bloom_filter(rows),
-                **encodings(rows, SEALED_SAMPLE_ROWS),
-            )
+            self._writer = pq.ParquetWriter(self._sink, self._schema, **options(rows, sealed=True))
         self._writer.write_table(rows, row_group_size=rows.num_rows)
 
     def close(self) -> Merged:

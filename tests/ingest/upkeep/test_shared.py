@@ -6,7 +6,7 @@ import asyncio
 import io
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,19 @@ def replaced(lake: SmallLake, *works: Work) -> list[bool]:
     return asyncio.run(run())
 
 
+def upkeep(lake: SmallLake, act: Callable[[run.Upkeep, str], Awaitable[int]]) -> int:
+    """What upkeep does of its work for the topic, in a process that begins with it; how many commits it made."""
+
+    async def acted() -> int:
+        catalog = catalog_of(lake.settings)
+        try:
+            return await act(run.Upkeep(lake.settings, lake.lake, catalog, run.Pace()), lake.topic)
+        finally:
+            await catalog.close()
+
+    return asyncio.run(acted())
+
+
 def test_two_compactions_that_would_drop_each_others_twin_keep_one(lake: SmallLake) -> None:
     first, second = append(lake, 0, ["x", "a"]), append(lake, 1, ["x", "b"])
     done = replaced(lake, Work((), (first,), (second,)), Work((), (second,), (first,)))
@@ -146,18 +159,11 @@ def test_a_damaged_object_is_told_and_its_topic_rests(
     good = lake.read(damaged)
     lake.overwrite(damaged, good[:-9] + b"x" + good[-8:])
 
-    async def sealed() -> int:
-        catalog = catalog_of(lake.settings)
-        try:
-            return await run.Upkeep(lake.settings, lake.lake, catalog, run.Pace()).seal_all(lake.topic)
-        finally:
-            await catalog.close()
-
-    assert asyncio.run(sealed()) == 0
+    assert upkeep(lake, run.Upkeep.seal_all) == 0
     assert f"{damaged['url']}: its bytes are not those that were committed" in caplog.text
     assert f"`tukang verify {lake.topic}` says" in caplog.text
     lake.overwrite(damaged, good)
-    assert asyncio.run(sealed()) == 1
+    assert upkeep(lake, run.Upkeep.seal_all) == 1
     assert ids_in(lake) == ["0", "1", "2"]
 
 
@@ -171,13 +177,6 @@ def test_events_of_the_first_year_and_of_the_last_are_tended_like_all_others(
         line = lake.next_line(0, 1)
         lake.publish([line], table(0, range(line.from_offset, line.to_offset), [time_us], [f"{time_us}"]))
 
-    async def tended() -> int:
-        catalog = catalog_of(lake.settings)
-        try:
-            return await run.Upkeep(lake.settings, lake.lake, catalog, run.Pace()).tend(lake.topic)
-        finally:
-            await catalog.close()
-
-    assert asyncio.run(tended()) > 0
+    assert upkeep(lake, run.Upkeep.tend) > 0
     assert len(lake.files()) < len(times)
     assert ids_in(lake) == sorted(f"{time_us}" for time_us in times)
